@@ -1,0 +1,122 @@
+"""Settings in groups, read from ``DARKROOM_*`` variables.
+
+A process reads only the groups it is made of, so that a worker can start without a database password and the
+api without one for the mail server.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigurationError
+
+
+class SettingsGroup(BaseSettings):
+    """Base of every group: frozen, from variables named ``DARKROOM_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
+
+
+class DatabaseSettings(SettingsGroup):
+    """PostgreSQL."""
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=1)
+
+
+class BrokerSettings(SettingsGroup):
+    """NATS with JetStream. ``nats_replicas`` is 1 on one machine and 3 in production."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_user: str | None = None
+    nats_password: SecretStr | None = None
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+
+
+class StorageSettings(SettingsGroup):
+    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address."""
+
+    storage_url: str
+    storage_options: dict[str, str] = Field(default_factory=dict)
+
+
+class MailSettings(SettingsGroup):
+    """The SMTP server that letters are handed to."""
+
+    smtp_host: str = "127.0.0.1"
+    smtp_port: int = Field(default=25, ge=1, le=65535)
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_security: str = Field(default="none", pattern="^(none|starttls|tls)$")
+    smtp_timeout_seconds: float = Field(default=30, gt=0)
+    mail_from: str = "Darkroom <pictures@darkroom.local>"
+
+
+class LinkSettings(SettingsGroup):
+    """Links that customers follow: where the api is seen from outside, and how its downloads are signed."""
+
+    public_url: str = "http://127.0.0.1:8000"
+    download_secret: SecretStr = Field(min_length=16)
+    download_lifetime_seconds: int = Field(default=3600, ge=1)
+
+
+class TokenSettings(SettingsGroup):
+    """Passwords and tokens. Lifetimes in the unit that the name says."""
+
+    jwt_secret: SecretStr = Field(min_length=32)
+    password_pepper: SecretStr = Field(min_length=16)
+    bcrypt_rounds: int = Field(default=12, ge=4, le=16)
+    access_token_minutes: int = Field(default=15, ge=1)
+    refresh_token_days: int = Field(default=30, ge=1)
+
+
+class LimitSettings(SettingsGroup):
+    """How much one customer, and one address, may ask for."""
+
+    max_open_normal: int = Field(default=50, ge=1)
+    max_open_premium: int = Field(default=100, ge=1)
+    signin_attempts_per_minute: int = Field(default=10, ge=1)
+    signup_attempts_per_hour: int = Field(default=20, ge=1)
+
+
+class CatalogueSettings(SettingsGroup):
+    """Which models there are: the shipped catalogue unless a file is named."""
+
+    catalogue: Path | None = None
+
+
+class WindowSettings(SettingsGroup):
+    """The batch tier's clock: a NATS schedule expression, and how long a window may take."""
+
+    window: str = "0 */30 * * * *"
+    window_deadline_minutes: float = Field(default=30, gt=0)
+
+
+class TelemetrySettings(SettingsGroup):
+    """Logs and metrics. Port 0 leaves the metrics server off."""
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="json", pattern="^(json|console)$")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+
+
+_Group = TypeVar("_Group", bound=SettingsGroup)
+
+
+def read(group: type[_Group]) -> _Group:
+    """Read one group from the environment.
+
+    Raises:
+        ConfigurationError: a variable is missing or outside its range; the message names each.
+    """
+    try:
+        return group()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"DARKROOM_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False)
+        )
+        raise ConfigurationError(f"settings: {problems}") from error
