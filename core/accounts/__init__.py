@@ -1,0 +1,1 @@
+"""Accounts: passwords, tokens, sessions, premium time and attempt limits."""

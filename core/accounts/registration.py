@@ -1,0 +1,127 @@
+"""Signing up, proving an e-mail address, and choosing a new password."""
+
+from email_validator import EmailNotValidError, validate_email
+
+from core.accounts.attempts import AttemptLimiter
+from core.accounts.passwords import PasswordHasher, check_password, require_password
+from core.accounts.tokens import hash_secret
+from core.clock import now
+from core.errors import FieldProblem, InvalidInputError, InvalidTokenError
+from core.models import Account, LetterKind, TokenPurpose
+from core.outbox import write_letter
+from core.repository import accounts
+from core.repository.database import in_transaction
+
+
+class Registration:
+    """How an account comes into being. None of it tells a stranger whether an address is known."""
+
+    def __init__(self, *, passwords: PasswordHasher, attempts: AttemptLimiter) -> None:
+        self._passwords = passwords
+        self._attempts = attempts
+
+    async def signup(self, *, email: str, password: str, address: str) -> None:
+        """Ask for an account. Whether the address was free is told only to its owner, by letter.
+
+        Raises:
+            InvalidInputError: the address is malformed or the password breaks a rule.
+            RateLimitedError: too many attempts from this network address.
+        """
+        problems = [*_check_email(email), *check_password(password, field="password")]
+        if problems:
+            raise InvalidInputError(problems)
+        await self._attempts.count_signup(f"address:{address}")
+        password_hash = await self._passwords.hash(password)
+        async with in_transaction():
+            account, created = await Account.get_or_create(
+                email_key=accounts.email_key(email),
+                defaults={"email": email.strip(), "password_hash": password_hash},
+            )
+            if account.email_verified_at is not None:
+                await write_letter(account.id, LetterKind.ADDRESS_TAKEN)
+                return
+            if not created:
+                # Nobody has proven to own the address yet, so the latest who asks sets the password.
+                account.password_hash = password_hash
+                await account.save(update_fields=["password_hash"])
+            await write_letter(account.id, LetterKind.VERIFY_EMAIL)
+
+    async def verify_email(self, token: str) -> Account:
+        """Use up a mailed verification token.
+
+        Raises:
+            InvalidTokenError: unknown, used or expired.
+        """
+        moment = now()
+        async with in_transaction():
+            account = await accounts.use_email_token(
+                hash_secret(token), purpose=TokenPurpose.VERIFY_EMAIL, now=moment
+            )
+            if account is None:
+                raise InvalidTokenError("The link is not valid any more. Sign up again to get a new one.")
+            account.email_verified_at = account.email_verified_at or moment
+            await account.save(update_fields=["email_verified_at"])
+        return account
+
+    async def request_password_reset(self, *, email: str, address: str) -> None:
+        """Send a reset letter if there is such an account; the caller cannot tell.
+
+        Raises:
+            RateLimitedError: too many requests for this account or from this network address.
+        """
+        key = accounts.email_key(email)
+        await self._attempts.count_signup(f"address:{address}", f"account:{key}")
+        account = await accounts.find_by_email(email)
+        if account is not None:
+            await write_letter(account.id, LetterKind.RESET_PASSWORD)
+
+    async def reset_password(self, *, token: str, password: str) -> Account:
+        """Use up a mailed reset token, set the password and end every session.
+
+        Raises:
+            InvalidInputError: the new password breaks a rule; the token stays good.
+            InvalidTokenError: unknown, used or expired.
+        """
+        require_password(password, field="password")
+        password_hash = await self._passwords.hash(password)
+        moment = now()
+        async with in_transaction():
+            account = await accounts.use_email_token(
+                hash_secret(token), purpose=TokenPurpose.RESET_PASSWORD, now=moment
+            )
+            if account is None:
+                raise InvalidTokenError("The link is not valid any more. Ask for a new one.")
+            account.password_hash = password_hash
+            # Whoever read the letter owns the address.
+            account.email_verified_at = account.email_verified_at or moment
+            await account.save(update_fields=["password_hash", "email_verified_at"])
+            await accounts.end_sessions(account.id, at=moment)
+        return account
+
+    async def ensure_account(self, *, email: str, password: str) -> Account:
+        """A verified account with this password, made or changed: for operators.
+
+        Raises:
+            InvalidInputError: the address is malformed or the password breaks a rule.
+        """
+        problems = [*_check_email(email), *check_password(password, field="password")]
+        if problems:
+            raise InvalidInputError(problems)
+        password_hash = await self._passwords.hash(password)
+        account, _ = await Account.update_or_create(
+            email_key=accounts.email_key(email),
+            defaults={"email": email, "password_hash": password_hash, "email_verified_at": now()},
+        )
+        return account
+
+
+def _check_email(email: str) -> list[FieldProblem]:
+    # Addresses such as someone@darkroom.local are good on a private network, so the domain's reach is not
+    # looked at; whether letters arrive is what verification shows.
+    try:
+        validated = validate_email(email.strip(), check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError as error:
+        return [FieldProblem("email", str(error))]
+    if "." not in validated.domain:
+        return [FieldProblem("email", "the part after the @-sign must be a full domain name")]
+    return []

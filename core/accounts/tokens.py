@@ -1,0 +1,81 @@
+"""Access tokens (JWT) and secrets that are stored only as hashes."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import jwt
+
+from core.errors import UnauthenticatedError
+from core.settings import TokenSettings
+
+_ALGORITHM: Final = "HS256"
+_ISSUER: Final = "darkroom"
+_REQUIRED: Final = ("exp", "iat", "iss", "sub", "sid")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """What an access token says: whose it is, of which sign-in, and until when it is good."""
+
+    account_id: UUID
+    session_id: UUID
+    expires_at: datetime
+
+
+class AccessTokens:
+    """Issues and reads access tokens."""
+
+    def __init__(self, settings: TokenSettings) -> None:
+        self._key = settings.jwt_secret.get_secret_value()
+        self._lifetime = timedelta(minutes=settings.access_token_minutes)
+
+    def issue(self, *, account_id: UUID, session_id: UUID, now: datetime) -> tuple[str, datetime]:
+        """A token, and when it expires."""
+        expires_at = (now + self._lifetime).replace(microsecond=0)
+        claims = {
+            "iss": _ISSUER,
+            "sub": str(account_id),
+            "sid": str(session_id),
+            "iat": now,
+            "exp": expires_at,
+        }
+        return jwt.encode(claims, self._key, algorithm=_ALGORITHM), expires_at
+
+    def read(self, token: str) -> AccessClaims:
+        """What a genuine token says.
+
+        Raises:
+            UnauthenticatedError: forged, expired or incomplete.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[_ALGORITHM],
+                issuer=_ISSUER,
+                options={"require": list(_REQUIRED)},
+            )
+            return AccessClaims(
+                account_id=UUID(claims["sub"]),
+                session_id=UUID(claims["sid"]),
+                expires_at=datetime.fromtimestamp(claims["exp"], tz=UTC),
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise UnauthenticatedError("The access token has expired; refresh the session.") from error
+        except (jwt.InvalidTokenError, ValueError) as error:
+            raise UnauthenticatedError("The access token is not valid.") from error
+
+
+def new_secret() -> tuple[str, str]:
+    """A fresh secret of 256 bits for a link, a refresh token or a voucher, and the hash to store for it."""
+    secret = secrets.token_urlsafe(32)
+    return secret, hash_secret(secret)
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 in hex. The secrets have full entropy, so nothing slower is needed."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,208 @@
+"""``darkroom``: what operators do from a shell."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from core.accounts.attempts import AttemptLimiter
+from core.accounts.passwords import PasswordHasher
+from core.accounts.premium import create_voucher, grant_premium
+from core.accounts.registration import Registration
+from core.accounts.sessions import tier_of
+from core.clock import now
+from core.errors import DarkroomError, NotFoundError
+from core.lifecycle import GenerationState
+from core.models import Account, LetterState
+from core.outbox import JobOutbox
+from core.queue import Queue
+from core.repository import accounts, generations, letters
+from core.repository.database import database, migrate
+from core.settings import BrokerSettings, DatabaseSettings, LimitSettings, TokenSettings, read
+
+_T = TypeVar("_T")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after a Darkroom.")
+voucher_app = typer.Typer(no_args_is_help=True, help="Codes that give premium time.")
+account_app = typer.Typer(no_args_is_help=True, help="Customers.")
+letter_app = typer.Typer(no_args_is_help=True, help="Mail to customers.")
+job_app = typer.Typer(no_args_is_help=True, help="Generations on their way.")
+app.add_typer(voucher_app, name="voucher")
+app.add_typer(account_app, name="account")
+app.add_typer(letter_app, name="letter")
+app.add_typer(job_app, name="job")
+
+Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
+Days = Annotated[int, typer.Option(help="Days of premium time.")]
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line and exit status 1."""
+    try:
+        app()
+    except DarkroomError as error:
+        typer.secho(f"darkroom: {error}", err=True, fg="red")
+        raise SystemExit(1) from error
+
+
+def _with_database(action: Callable[[], Awaitable[_T]]) -> _T:
+    async def run() -> _T:
+        async with database(read(DatabaseSettings)):
+            return await action()
+
+    return asyncio.run(run())
+
+
+def _with_queue(action: Callable[[Queue], Awaitable[_T]]) -> _T:
+    async def run() -> _T:
+        queue = await Queue.connect(read(BrokerSettings), name="darkroom-cli")
+        try:
+            return await action(queue)
+        finally:
+            await queue.close()
+
+    return asyncio.run(run())
+
+
+async def _account(email: str) -> Account:
+    account = await accounts.find_by_email(email)
+    if account is None:
+        raise NotFoundError(f"there is no account {email}")
+    return account
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema up to date; safe to run from several machines at once."""
+    asyncio.run(migrate(read(DatabaseSettings)))
+    typer.echo("The schema is up to date.")
+
+
+@app.command("streams")
+def streams_command(
+    update: Annotated[bool, typer.Option("--update", help="Change streams that differ.")] = False,
+) -> None:
+    """Create the broker's streams and check those that exist."""
+    _with_queue(lambda queue: queue.declare(update=update))
+    typer.echo("The streams are as declared.")
+
+
+@voucher_app.command("create")
+def voucher_create(
+    days: Days,
+    valid_days: Annotated[
+        int | None, typer.Option(help="Days until the code expires; never by default.")
+    ] = None,
+) -> None:
+    """Make a code that gives premium time to whoever redeems it first. It is shown only now."""
+    typer.echo(_with_database(lambda: create_voucher(days=days, valid_days=valid_days)))
+
+
+@account_app.command("show")
+def account_show(email: Email) -> None:
+    """What is known of a customer."""
+
+    async def show() -> None:
+        account = await _account(email)
+        typer.echo(f"id             {account.id}")
+        typer.echo(f"email          {account.email}")
+        typer.echo(f"verified       {account.email_verified_at or 'no'}")
+        typer.echo(f"tier           {tier_of(account, at=now()).value}")
+        typer.echo(f"premium until  {account.premium_until or '-'}")
+        typer.echo(f"created        {account.created_at}")
+
+    _with_database(show)
+
+
+@account_app.command("grant-premium")
+def account_grant_premium(email: Email, days: Days) -> None:
+    """Give premium time without payment."""
+
+    async def grant() -> Account:
+        return await grant_premium((await _account(email)).id, days=days)
+
+    typer.echo(f"Premium until {_with_database(grant).premium_until}.")
+
+
+@account_app.command("ensure")
+def account_ensure(
+    email: Email,
+    password_env: Annotated[str, typer.Option(help="The variable that holds the password.")],
+    premium_days: Annotated[int, typer.Option(help="Give premium time if the account has none.")] = 0,
+) -> None:
+    """Make a verified account, or set its password."""
+
+    async def ensure() -> None:
+        registration = Registration(
+            passwords=PasswordHasher(read(TokenSettings)), attempts=AttemptLimiter(read(LimitSettings))
+        )
+        account = await registration.ensure_account(email=email, password=os.environ.get(password_env, ""))
+        if premium_days and account.premium_until is None:
+            await grant_premium(account.id, days=premium_days)
+
+    _with_database(ensure)
+    typer.echo(f"{email} is ready.")
+
+
+@letter_app.command("list")
+def letter_list(
+    state: Annotated[LetterState | None, typer.Option(help="Only letters in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+) -> None:
+    """Letters and how they fared."""
+
+    async def show() -> None:
+        for letter in await letters.recent(state=state, limit=limit):
+            typer.echo(
+                f"{letter.id}  {letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<8}"
+                f"{letter.kind.value:<20} {letter.account.email}  {letter.error or ''}"
+            )
+
+    _with_database(show)
+
+
+@letter_app.command("retry")
+def letter_retry(letter_id: UUID) -> None:
+    """Send a failed letter once more."""
+    if not _with_database(lambda: letters.retry(letter_id, now=now())):
+        raise NotFoundError(f"there is no failed letter {letter_id}")
+    typer.echo("It will be sent.")
+
+
+@job_app.command("list")
+def job_list(
+    state: Annotated[GenerationState | None, typer.Option(help="Only generations in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+) -> None:
+    """Generations and where they stand."""
+
+    async def show() -> None:
+        for job in await generations.recent(state=state, limit=limit):
+            typer.echo(
+                f"{job.id}  {job.created_at:%Y-%m-%d %H:%M:%S}  {job.tier.value:<8}{job.state.value:<10}"
+                f"{job.account.email}  {job.error or ''}"
+            )
+
+    _with_database(show)
+
+
+@job_app.command("retry")
+def job_retry(generation_id: UUID) -> None:
+    """Publish a waiting generation again, should the broker have lost it; harmless otherwise."""
+
+    async def publish(queue: Queue) -> None:
+        async with database(read(DatabaseSettings)):
+            generation = await generations.waiting(generation_id)
+            if generation is None:
+                raise NotFoundError(f"there is no open generation {generation_id}")
+            await JobOutbox(queue=queue).publish(generation)
+
+    _with_queue(publish)
+    typer.echo("The broker has it.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Accepting, cancelling and listing generations."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict
+from tortoise.exceptions import IntegrityError
+
+from core.accounts.sessions import tier_of
+from core.catalogue import SIZE_STEP, Catalogue, ModelEntry
+from core.clock import now
+from core.errors import (
+    AlreadyFinishedError,
+    EmailNotVerifiedError,
+    FieldProblem,
+    InvalidInputError,
+    NotFoundError,
+    PremiumRequiredError,
+    QuotaExceededError,
+)
+from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.messages import MAX_SEED
+from core.models import Account, Generation
+from core.outbox import JobOutbox
+from core.queue import Lane, Queue
+from core.recording import Recorder
+from core.repository import generations, windows
+from core.settings import LimitSettings
+from core.telemetry import GENERATIONS_ACCEPTED
+
+MAX_IDEMPOTENCY_KEY: Final = 128
+MAX_PAGE: Final = 100
+
+_T = TypeVar("_T")
+
+
+class GenerationRequest(BaseModel):
+    """What a client asks for; ``None`` takes the model's or the tier's default. Sizes in pixels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    count: int = 1
+    scheduler: Scheduler | None = None
+    format: ImageFormat = ImageFormat.PNG
+    delivery: Delivery | None = None
+    idempotency_key: str | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything but the idempotency key: equal for equal requests."""
+        return hashlib.sha256(self.model_dump_json(exclude={"idempotency_key"}).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where a waiting generation stands: its place from 1, and when it should be finished, where known."""
+
+    queue_position: int
+    estimated_finish_at: datetime | None
+
+
+class Generations:
+    """What customers do with generations."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        outbox: JobOutbox,
+        recorder: Recorder,
+        catalogue: Catalogue,
+        limits: LimitSettings,
+    ) -> None:
+        self._queue = queue
+        self._outbox = outbox
+        self._recorder = recorder
+        self._catalogue = catalogue
+        self._max_open = {Tier.NORMAL: limits.max_open_normal, Tier.PREMIUM: limits.max_open_premium}
+
+    async def accept(self, account: Account, request: GenerationRequest, *, request_id: str) -> Generation:
+        """Accept a request: once this returns, the customer gets pictures or a stated failure.
+
+        The same idempotency key with the same request returns the generation it made before.
+
+        Raises:
+            InvalidInputError: a field is outside its limits, or the key was used for another request.
+            EmailNotVerifiedError: the account's address is not verified.
+            PremiumRequiredError: download was asked for on the normal tier.
+            QuotaExceededError: as many generations of this account are open as its tier allows.
+        """
+        model = self._checked_model(request)
+        if account.email_verified_at is None:
+            raise EmailNotVerifiedError("Verify your e-mail address first: follow the link in the letter.")
+        if earlier := await self._earlier(account, request):
+            return earlier
+        tier = tier_of(account, at=now())
+        delivery = request.delivery or (Delivery.DOWNLOAD if tier is Tier.PREMIUM else Delivery.EMAIL)
+        if delivery is Delivery.DOWNLOAD and tier is Tier.NORMAL:
+            raise PremiumRequiredError(
+                "Download is for premium customers; use delivery EMAIL, or buy premium."
+            )
+        await self._check_quota(account, tier)
+        generation = _row(account, request, model=model, tier=tier, delivery=delivery, request_id=request_id)
+        try:
+            await generation.save(force_create=True)
+        except IntegrityError:
+            # The same key arrived twice at the same moment; the other one was first.
+            if earlier := await self._earlier(account, request):
+                return earlier
+            raise
+        GENERATIONS_ACCEPTED.labels(tier=tier.value).inc()
+        await self._outbox.publish(generation)
+        return generation
+
+    async def cancel(self, account: Account, generation_id: UUID) -> Generation:
+        """Cancel a generation that has not ended.
+
+        Raises:
+            NotFoundError: no such generation, or another account's.
+            AlreadyFinishedError: it has ended.
+        """
+        found = await self.get(account, generation_id)
+        canceled = await self._recorder.finish(generation_id, GenerationState.CANCELED, at=now())
+        if canceled is None:
+            raise AlreadyFinishedError("This generation has already ended; what it made stays.")
+        lanes = [Lane.PREMIUM] if found.tier is Tier.PREMIUM else [Lane.NORMAL, Lane.BATCH]
+        for lane in lanes:
+            await self._queue.purge_job(lane, generation_id)
+        return canceled
+
+    async def get(self, account: Account, generation_id: UUID) -> Generation:
+        """One generation of the account.
+
+        Raises:
+            NotFoundError: no such generation, or another account's.
+        """
+        generation = await generations.owned(account.id, generation_id)
+        if generation is None:
+            raise NotFoundError("There is no such generation.")
+        return generation
+
+    async def page(
+        self, account: Account, *, size: int, after: generations.Position | None
+    ) -> tuple[Sequence[Generation], bool]:
+        """Up to ``size`` generations, newest first, and whether more follow.
+
+        Raises:
+            InvalidInputError: ``size`` is not within 1 to 100.
+        """
+        if not 1 <= size <= MAX_PAGE:
+            raise InvalidInputError([FieldProblem("first", f"must be 1 to {MAX_PAGE}, not {size}")])
+        found = await generations.page(account.id, size=size + 1, after=after)
+        return found[:size], len(found) > size
+
+    async def usage(self, account: Account) -> tuple[int, int]:
+        """How many generations of the account are open, and how many may be."""
+        tier = tier_of(account, at=now())
+        return await generations.count_open(account.id, tier=tier), self._max_open[tier]
+
+    async def outlook(self, generation: Generation) -> Outlook | None:
+        """Where a queued generation stands, or none for one that is not waiting."""
+        if generation.state is not GenerationState.QUEUED:
+            return None
+        position = 1 + await generations.count_ahead(generation)
+        if generation.tier is Tier.PREMIUM:
+            return Outlook(queue_position=position, estimated_finish_at=None)
+        return Outlook(queue_position=position, estimated_finish_at=await next_window_at())
+
+    def _checked_model(self, request: GenerationRequest) -> ModelEntry:
+        model = self._catalogue.get(request.model) if request.model else self._catalogue.default
+        if model is None:
+            known = ", ".join(entry.id for entry in self._catalogue.models)
+            raise InvalidInputError([FieldProblem("model", f"there is no such model; there is {known}")])
+        if problems := _problems(request, model):
+            raise InvalidInputError(problems)
+        return model
+
+    async def _earlier(self, account: Account, request: GenerationRequest) -> Generation | None:
+        if request.idempotency_key is None:
+            return None
+        earlier = await generations.by_idempotency_key(account.id, request.idempotency_key)
+        if earlier is not None and earlier.request_fingerprint != request.fingerprint():
+            raise InvalidInputError(
+                [FieldProblem("idempotencyKey", "was already used for a request with other parameters")]
+            )
+        return earlier
+
+    async def _check_quota(self, account: Account, tier: Tier) -> None:
+        limit = self._max_open[tier]
+        if await generations.count_open(account.id, tier=tier) >= limit:
+            raise QuotaExceededError(
+                f"At most {limit} generations may be waiting or running; wait for one to finish.", limit=limit
+            )
+
+
+async def next_window_at() -> datetime | None:
+    """When the next batch window opens, or none before a batcher ever ran."""
+    clock = await windows.clock()
+    if clock is None:
+        return None
+    # A beat that is due but not yet noted would read as a time in the past.
+    return max(clock.next_at, now() + timedelta(seconds=1))
+
+
+def _row(
+    account: Account,
+    request: GenerationRequest,
+    *,
+    model: ModelEntry,
+    tier: Tier,
+    delivery: Delivery,
+    request_id: str,
+) -> Generation:
+    defaults = model.defaults
+    return Generation(
+        id=uuid4(),
+        account_id=account.id,
+        tier=tier,
+        delivery=delivery,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=model.id,
+        width=_chosen(request.width, defaults.width),
+        height=_chosen(request.height, defaults.height),
+        steps=_chosen(request.steps, defaults.steps),
+        guidance_scale=_chosen(request.guidance_scale, defaults.guidance_scale),
+        seed=_chosen(request.seed, secrets.randbelow(MAX_SEED + 1)),
+        count=request.count,
+        scheduler=_chosen(request.scheduler, defaults.scheduler),
+        format=request.format,
+        idempotency_key=request.idempotency_key,
+        request_fingerprint=request.fingerprint(),
+        request_id=request_id,
+    )
+
+
+def _chosen(asked: _T | None, default: _T) -> _T:
+    return default if asked is None else asked
+
+
+def _problems(request: GenerationRequest, model: ModelEntry) -> list[FieldProblem]:
+    limits = model.limits
+    problems: list[FieldProblem] = []
+
+    def check_text(field: str, text: str, *, least: int, most: int) -> None:
+        if not least <= len(text.strip()) or len(text) > most:
+            problems.append(
+                FieldProblem(field, f"must have {least} to {most} characters, this has {len(text)}")
+            )
+        elif "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            problems.append(FieldProblem(field, "must not contain U+0000 or half a surrogate pair"))
+
+    def check_range(field: str, value: float | None, *, least: float, most: float) -> None:
+        if value is not None and not least <= value <= most:
+            problems.append(FieldProblem(field, f"must be {least:g} to {most:g}, not {value:g}"))
+
+    def check_size(field: str, value: int | None) -> None:
+        check_range(field, value, least=limits.min_size, most=limits.max_size)
+        if value is not None and value % SIZE_STEP:
+            problems.append(FieldProblem(field, f"must be a multiple of {SIZE_STEP}, not {value}"))
+
+    check_text("prompt", request.prompt, least=1, most=limits.max_prompt_length)
+    check_text("negativePrompt", request.negative_prompt, least=0, most=limits.max_prompt_length)
+    check_size("width", request.width)
+    check_size("height", request.height)
+    check_range("steps", request.steps, least=1, most=limits.max_steps)
+    check_range("guidanceScale", request.guidance_scale, least=0, most=limits.max_guidance_scale)
+    check_range("seed", request.seed, least=0, most=MAX_SEED)
+    check_range("count", request.count, least=1, most=limits.max_count)
+    if request.idempotency_key is not None:
+        check_text("idempotencyKey", request.idempotency_key, least=1, most=MAX_IDEMPOTENCY_KEY)
+    return problems

@@ -1,0 +1,305 @@
+"""The tables. PostgreSQL is the truth: the broker's streams are an index that can be rebuilt from here."""
+
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from tortoise import fields
+from tortoise.fields.base import OnDelete
+from tortoise.indexes import Index
+from tortoise.models import Model
+
+from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.settings import DatabaseSettings, read
+
+
+class LetterKind(StrEnum):
+    """What a letter is about; each has a template of the same name in the batcher."""
+
+    VERIFY_EMAIL = "verify_email"
+    ADDRESS_TAKEN = "address_taken"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of a letter, not a password
+    PREMIUM_STARTED = "premium_started"
+    GENERATION_FINISHED = "generation_finished"
+    WINDOW_FINISHED = "window_finished"
+
+
+class LetterState(StrEnum):
+    """Where a letter stands between its row and the mail server."""
+
+    PENDING = "PENDING"
+    CLAIMED = "CLAIMED"
+    SENT = "SENT"
+    FAILED = "FAILED"
+
+
+class TokenPurpose(StrEnum):
+    """What a mailed token may be used for."""
+
+    VERIFY_EMAIL = "verify_email"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of a purpose, not a password
+
+
+class WindowState(StrEnum):
+    """Where a batch window stands."""
+
+    COLLECTING = "COLLECTING"
+    RELEASING = "RELEASING"
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+
+
+class Account(Model):
+    """A customer. The address is kept as typed and compared in lower case (``email_key``)."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    email = fields.CharField(max_length=254)
+    email_key = fields.CharField(max_length=254, unique=True)
+    password_hash = fields.CharField(max_length=100)
+    email_verified_at = fields.DatetimeField(null=True)
+    premium_until = fields.DatetimeField(null=True)
+    created_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "account"
+
+
+class SessionFamily(Model):
+    """One sign-in and every refresh token that descends from it; ended as a whole."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="sessions"
+    )
+    account_id: UUID
+    created_at = fields.DatetimeField(auto_now_add=True)
+    ended_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "session_family"
+
+
+class RefreshToken(Model):
+    """A refresh token's SHA-256, never the token; ``used_at`` is when it was rotated."""
+
+    hash = fields.CharField(max_length=64, primary_key=True)
+    family: fields.ForeignKeyRelation[SessionFamily] = fields.ForeignKeyField(
+        "darkroom.SessionFamily", related_name="tokens"
+    )
+    family_id: UUID
+    expires_at = fields.DatetimeField()
+    used_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "refresh_token"
+
+
+class EmailToken(Model):
+    """A mailed token's SHA-256; single use."""
+
+    hash = fields.CharField(max_length=64, primary_key=True)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="email_tokens"
+    )
+    account_id: UUID
+    purpose = fields.CharEnumField(TokenPurpose, max_length=20)
+    expires_at = fields.DatetimeField()
+    used_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "email_token"
+
+
+class Voucher(Model):
+    """Premium time for whoever redeems the code first; only the code's SHA-256 is kept."""
+
+    code_hash = fields.CharField(max_length=64, primary_key=True)
+    days = fields.IntField()
+    created_at = fields.DatetimeField(auto_now_add=True)
+    expires_at = fields.DatetimeField(null=True)
+    redeemed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "voucher"
+
+
+class Purchase(Model):
+    """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="purchases"
+    )
+    account_id: UUID
+    source = fields.CharField(max_length=20)
+    reference = fields.CharField(max_length=200, unique=True)
+    days = fields.IntField()
+    starts_at = fields.DatetimeField()
+    ends_at = fields.DatetimeField()
+    created_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "purchase"
+
+
+class Window(Model):
+    """One batch window.
+
+    ``tick_at`` is the broker's beat that opened it, so that a beat which comes again finds its row.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    tick_at = fields.DatetimeField(unique=True)
+    deadline = fields.DatetimeField()
+    state = fields.CharEnumField(WindowState, max_length=12, default=WindowState.COLLECTING)
+    jobs = fields.IntField(default=0)
+    released_at = fields.DatetimeField(null=True)
+    finished_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "batch_window"
+
+
+class WindowAccount(Model):
+    """One customer's part of a window: its letter is written when ``open_jobs`` reaches zero."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    window: fields.ForeignKeyRelation[Window] = fields.ForeignKeyField(
+        "darkroom.Window", related_name="accounts"
+    )
+    window_id: UUID
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="windows"
+    )
+    account_id: UUID
+    open_jobs = fields.IntField()
+
+    class Meta:
+        table = "window_account"
+        unique_together = (("window", "account"),)
+
+
+class WindowClock(Model):
+    """The window schedule as last seen by a batcher; one row, ``id`` 1."""
+
+    id = fields.IntField(primary_key=True, generated=False)
+    expression = fields.CharField(max_length=100)
+    next_at = fields.DatetimeField()
+
+    class Meta:
+        table = "window_clock"
+
+
+class Generation(Model):
+    """One accepted request for pictures.
+
+    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="generations", db_index=False
+    )
+    account_id: UUID
+    tier = fields.CharEnumField(Tier, max_length=10)
+    delivery = fields.CharEnumField(Delivery, max_length=10)
+    state = fields.CharEnumField(GenerationState, max_length=10, default=GenerationState.QUEUED)
+    prompt = fields.TextField()
+    negative_prompt = fields.TextField(default="")
+    model = fields.CharField(max_length=100)
+    width = fields.IntField()
+    height = fields.IntField()
+    steps = fields.IntField()
+    guidance_scale = fields.FloatField()
+    seed = fields.IntField()
+    count = fields.IntField()
+    scheduler = fields.CharEnumField(Scheduler, max_length=20)
+    format = fields.CharEnumField(ImageFormat, max_length=5)
+    idempotency_key = fields.CharField(max_length=128, null=True)
+    request_fingerprint = fields.CharField(max_length=64)
+    request_id = fields.CharField(max_length=64, default="")
+    error = fields.TextField(null=True)
+    created_at = fields.DatetimeField(auto_now_add=True)
+    published_at = fields.DatetimeField(null=True)
+    started_at = fields.DatetimeField(null=True)
+    finished_at = fields.DatetimeField(null=True)
+    window: fields.ForeignKeyNullableRelation[Window] = fields.ForeignKeyField(
+        "darkroom.Window", related_name="generations", null=True, on_delete=OnDelete.SET_NULL, db_index=False
+    )
+    window_id: UUID | None
+    released_at = fields.DatetimeField(null=True)
+    images: fields.ReverseRelation["Image"]
+
+    class Meta:
+        table = "generation"
+        unique_together = (("account", "idempotency_key"),)
+        indexes: Final = (
+            Index(fields=("account_id", "created_at", "id"), name="generation_listing"),
+            Index(fields=("window_id", "account_id"), name="generation_window"),
+            Index(fields=("state", "created_at"), name="generation_state"),
+        )
+
+
+class Image(Model):
+    """A stored picture of a generation. Sizes in pixels and bytes."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    generation: fields.ForeignKeyRelation[Generation] = fields.ForeignKeyField(
+        "darkroom.Generation", related_name="images"
+    )
+    generation_id: UUID
+    index = fields.IntField()
+    key = fields.CharField(max_length=200)
+    width = fields.IntField()
+    height = fields.IntField()
+    seed = fields.IntField()
+    content_type = fields.CharField(max_length=20)
+    byte_size = fields.IntField()
+    sha256 = fields.CharField(max_length=64)
+
+    class Meta:
+        table = "image"
+        unique_together = (("generation", "index"),)
+
+
+class Letter(Model):
+    """A letter to be rendered and sent by a batcher; ``message_id`` never changes over its attempts."""
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="letters"
+    )
+    account_id: UUID
+    kind = fields.CharEnumField(LetterKind, max_length=24)
+    parameters: fields.JSONField[dict[str, Any]] = fields.JSONField(default=dict)
+    message_id = fields.CharField(max_length=100, unique=True)
+    state = fields.CharEnumField(LetterState, max_length=8, default=LetterState.PENDING)
+    attempts = fields.IntField(default=0)
+    due_at = fields.DatetimeField(auto_now_add=True)
+    claimed_until = fields.DatetimeField(null=True)
+    sent_at = fields.DatetimeField(null=True)
+    error = fields.TextField(null=True)
+    created_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "letter"
+        indexes: Final = (Index(fields=("state", "due_at"), name="letter_due"),)
+
+
+def database_config(settings: DatabaseSettings) -> dict[str, Any]:
+    """Tortoise's configuration for a database; timestamps are aware and in UTC."""
+    url = settings.database_url.get_secret_value()
+    separator = "&" if "?" in url else "?"
+    return {
+        "connections": {"default": f"{url}{separator}minsize=1&maxsize={settings.database_pool_size}"},
+        "apps": {"darkroom": {"models": ["core.models"], "migrations": "core.migrations"}},
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+def __getattr__(name: str) -> dict[str, Any]:
+    """``MIGRATIONS_CONFIG``, which Tortoise's command line reads, is made only when asked for."""
+    if name == "MIGRATIONS_CONFIG":
+        return database_config(read(DatabaseSettings))
+    raise AttributeError(name)

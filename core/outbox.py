@@ -1,0 +1,99 @@
+"""What leaves once a transaction has committed: jobs to the broker, letters to the mail server."""
+
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import structlog
+
+from core.clock import now
+from core.errors import ServiceUnavailableError
+from core.messages import Job, Parameters
+from core.models import Generation, LetterKind
+from core.queue import Lane, Queue
+from core.repository import generations, letters
+from core.repository.database import in_transaction
+from core.telemetry import JOBS_RELAYED
+
+RELAY_AGE: Final = timedelta(seconds=5)
+"""How long a job may stay unpublished before somebody other than its accepter publishes it."""
+
+_RELAY_BATCH = 100
+
+log = structlog.get_logger(__name__)
+
+
+async def write_letter(account_id: UUID, kind: LetterKind, parameters: dict[str, Any] | None = None) -> None:
+    """Ask for a letter; it leaves once the transaction around this call has committed."""
+    letter_id = uuid4()
+    await letters.add(
+        letter_id=letter_id,
+        message_id=f"<{letter_id}@darkroom>",
+        account_id=account_id,
+        kind=kind,
+        parameters=parameters or {},
+    )
+
+
+def parameters_of(generation: Generation) -> Parameters:
+    """What decides how the pictures of a generation look."""
+    return Parameters(
+        prompt=generation.prompt,
+        negative_prompt=generation.negative_prompt,
+        model=generation.model,
+        width=generation.width,
+        height=generation.height,
+        steps=generation.steps,
+        guidance_scale=generation.guidance_scale,
+        seed=generation.seed,
+        count=generation.count,
+        scheduler=generation.scheduler,
+        format=generation.format,
+    )
+
+
+def job_of(generation: Generation) -> Job:
+    """The message that carries a generation to a worker."""
+    return Job(
+        id=generation.id,
+        tier=generation.tier,
+        delivery=generation.delivery,
+        parameters=parameters_of(generation),
+        accepted_at=generation.created_at,
+        request_id=generation.request_id,
+    )
+
+
+def _lane_of(generation: Generation) -> Lane:
+    return Lane.BATCH if generation.released_at else Lane.of(generation.tier)
+
+
+class JobOutbox:
+    """Publishes accepted generations: at once by whoever accepted them, later by any relay."""
+
+    def __init__(self, *, queue: Queue) -> None:
+        self._queue = queue
+
+    async def publish(self, generation: Generation) -> None:
+        """Publish one job and note it. Without a broker nothing is lost: the relay tries again."""
+        try:
+            await self._queue.publish_job(_lane_of(generation), job_of(generation))
+        except ServiceUnavailableError as error:
+            log.warning("job_left_to_relay", generation=str(generation.id), error=str(error))
+            return
+        await generations.mark_published([generation.id], at=now())
+
+    async def relay(self) -> int:
+        """Publish what a crash or an absent broker left behind; returns how many jobs that were.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer; the rest stays for the next call.
+        """
+        async with in_transaction():
+            left = await generations.lock_unpublished(before=now() - RELAY_AGE, limit=_RELAY_BATCH)
+            for generation in left:
+                await self._queue.publish_job(_lane_of(generation), job_of(generation))
+            if left:
+                await generations.mark_published([generation.id for generation in left], at=now())
+        JOBS_RELAYED.inc(len(left))
+        return len(left)

@@ -1,0 +1,268 @@
+"""The broker as the processes see it: jobs, results, progress, heartbeats and the window's clock."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NoKeysError, NotFoundError
+from nats.js.errors import Error as JetStreamError
+
+from core.errors import ConflictError, InvalidMessageError, ServiceUnavailableError
+from core.lifecycle import Tier
+from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
+from core.queue import topology
+from core.queue.consumer import Consumer
+from core.queue.topology import ConsumerSpec, Lane
+from core.settings import BrokerSettings
+
+_SUBJECT_TAKEN = 10077
+"""The server's code for a second message on a subject that may hold one."""
+
+_PUBLISH_TRIES = 3
+_PUBLISH_PAUSE = 0.2
+_PUBLISH_TIMEOUT = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+class Queue:
+    """One connection to the broker.
+
+    Everything that fails for the broker's sake raises :class:`~core.errors.ServiceUnavailableError`.
+    """
+
+    def __init__(self, *, client: Client, replicas: int) -> None:
+        self._client = client
+        self._js: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT)
+        self._replicas = replicas
+        self._consumers: list[Consumer] = []
+
+    @classmethod
+    async def connect(
+        cls, settings: BrokerSettings, *, name: str, on_closed: Callable[[], None] | None = None
+    ) -> Self:
+        """Connect, and keep connecting for ever after a loss.
+
+        Args:
+            settings: where the broker is.
+            name: how this process is called in the broker's listings.
+            on_closed: called when the connection ends for good, so that the process can end too.
+
+        Raises:
+            ServiceUnavailableError: the first connection failed.
+        """
+
+        async def closed() -> None:
+            if on_closed is not None:
+                on_closed()
+
+        async def failed(error: Exception) -> None:
+            log.warning("broker_error", error=repr(error))
+
+        try:
+            client = await nats.connect(
+                settings.nats_url,
+                name=name,
+                user=settings.nats_user,
+                password=settings.nats_password.get_secret_value() if settings.nats_password else None,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                ping_interval=10,
+                allow_reconnect=True,
+                connect_timeout=5,
+                closed_cb=closed,
+                error_cb=failed,
+            )
+        except (NatsError, OSError) as error:
+            raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
+        return cls(client=client, replicas=settings.nats_replicas)
+
+    async def close(self) -> None:
+        """Flush what was published and disconnect."""
+        if not self._client.is_closed:
+            await self._client.drain()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the connection stands and every consumer in use answers."""
+        return self._client.is_connected and all(consumer.healthy for consumer in self._consumers)
+
+    async def declare(self, *, update: bool = False) -> None:
+        """Create or check every stream and bucket; see :func:`core.queue.topology.declare_streams`."""
+        async with _translated():
+            await topology.declare_streams(self._js, replicas=self._replicas, update=update)
+            for spec in topology.CONSUMERS:
+                await topology.declare_consumer(self._js, spec)
+
+    def consumer(self, spec: ConsumerSpec) -> Consumer:
+        """A reader of one consumer, which is declared when first needed and again when lost."""
+        consumer = Consumer(js=self._js, spec=spec)
+        self._consumers.append(consumer)
+        return consumer
+
+    async def publish_job(self, lane: Lane, job: Job) -> bool:
+        """Put a job into a lane; false when the broker already holds it there, which is as good."""
+        try:
+            await self._publish(lane.subject(job.id), job.encode(), {})
+        except ConflictError:
+            return False
+        return True
+
+    async def purge_job(self, lane: Lane, job_id: UUID) -> None:
+        """Take a job out of a lane, in flight or not."""
+        async with _translated():
+            await self._js.purge_stream(lane.value, subject=lane.subject(job_id))
+
+    async def holds_job(self, lane: Lane, job_id: UUID) -> bool:
+        """Whether the lane holds the job, waiting or in flight."""
+        async with _translated():
+            try:
+                await self._js.get_last_msg(lane.value, lane.subject(job_id))
+            except NotFoundError:
+                return False
+        return True
+
+    async def job_at(self, stream: str, sequence: int) -> Job | None:
+        """The job stored at a position of a lane, or none when it is gone or not a job."""
+        async with _translated():
+            try:
+                message = await self._js.get_msg(stream, seq=sequence)
+            except NotFoundError:
+                return None
+        try:
+            return Job.decode(message.data or b"")
+        except InvalidMessageError:
+            return None
+
+    async def depth(self, lane: Lane) -> int:
+        """How many jobs the lane holds, those in flight included."""
+        async with _translated():
+            return (await self._js.stream_info(lane.value)).state.messages
+
+    async def publish_result(self, tier: Tier, result: Started | Outcome) -> None:
+        """Report on a job; the same report twice is stored once while the broker remembers it."""
+        message_id = f"{result.id}-{result.worker}-{result.attempt}-{result.kind}"
+        await self._publish(topology.result_subject(tier), result.encode(), {"Nats-Msg-Id": message_id})
+
+    async def publish_progress(self, progress: Progress) -> None:
+        """Publish a live status; it may be lost."""
+        async with _translated():
+            await self._client.publish(topology.progress_subject(progress.id), progress.encode())
+
+    async def last_progress(self, job_id: UUID) -> Progress | None:
+        """The last live status of a job that is still remembered."""
+        async with _translated():
+            try:
+                message = await self._js.get_last_msg(
+                    "PROGRESS", topology.progress_subject(job_id), direct=True
+                )
+            except NotFoundError:
+                return None
+        return Progress.decode(message.data or b"")
+
+    async def subscribe_progress(
+        self, job_id: UUID, receive: Callable[[Progress], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Call ``receive`` with every live status of a job from now on; returns how to stop."""
+
+        async def on_message(message: Msg) -> None:
+            try:
+                receive(Progress.decode(message.data))
+            except InvalidMessageError as error:
+                log.warning("progress_unreadable", subject=message.subject, error=str(error))
+
+        async with _translated():
+            subscription = await self._client.subscribe(topology.progress_subject(job_id), cb=on_message)
+
+        async def stop() -> None:
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
+
+        return stop
+
+    async def publish_control(self, control: Control) -> None:
+        """Send an order to whichever worker runs the job."""
+        async with _translated():
+            await self._client.publish(f"control.{control.id}", control.encode())
+
+    async def put_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Say that a worker is alive and what it can do."""
+        async with _translated():
+            bucket = await self._js.key_value(topology.WORKERS_BUCKET)
+            await bucket.put(heartbeat.worker, heartbeat.encode())
+
+    async def remove_heartbeat(self, worker: str) -> None:
+        """Forget a worker that leaves."""
+        async with _translated():
+            bucket = await self._js.key_value(topology.WORKERS_BUCKET)
+            await bucket.delete(worker)
+
+    async def workers(self) -> list[Heartbeat]:
+        """The workers that gave a sign of life within the last seconds, by name."""
+        beats = []
+        async with _translated():
+            bucket = await self._js.key_value(topology.WORKERS_BUCKET)
+            try:
+                names = await bucket.keys()
+            except NoKeysError:
+                return []
+            for name in sorted(names):
+                try:
+                    entry = await bucket.get(name)
+                except NotFoundError:
+                    continue
+                beats.append(Heartbeat.decode(entry.value or b""))
+        return beats
+
+    async def schedule_window(self, expression: str) -> datetime:
+        """Make the broker tick by ``expression``; returns since when it does so.
+
+        A schedule that already stands is left alone: setting it again would shift ``@every`` ones.
+        """
+        async with _translated():
+            try:
+                standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
+            except NotFoundError:
+                standing = None
+            if standing is None or (standing.headers or {}).get("Nats-Schedule") != expression:
+                headers = {"Nats-Schedule": expression, "Nats-Schedule-Target": topology.TICK_SUBJECT}
+                await self._publish(topology.SCHEDULE_SUBJECT, b"", headers)
+                standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
+        assert standing.time is not None  # noqa: S101 - the server stamps every stored message
+        return standing.time
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Publish and wait until it is stored; tried again where the broker gave no answer."""
+        for attempt in range(1, _PUBLISH_TRIES + 1):
+            try:
+                await self._js.publish(subject, data, headers=headers or None)
+            except APIError as error:
+                if error.err_code == _SUBJECT_TAKEN:
+                    raise ConflictError(subject) from error
+                if attempt == _PUBLISH_TRIES:
+                    raise ServiceUnavailableError(f"publish {subject}: {error}") from error
+            except (NatsError, JetStreamError) as error:
+                if attempt == _PUBLISH_TRIES:
+                    raise ServiceUnavailableError(f"publish {subject}: {error!r}") from error
+            else:
+                return
+            await asyncio.sleep(_PUBLISH_PAUSE * attempt)
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Turn the client library's errors into ours."""
+    try:
+        yield
+    except (NatsError, JetStreamError, json.JSONDecodeError) as error:
+        raise ServiceUnavailableError(f"broker: {error!r}") from error

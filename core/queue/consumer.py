@@ -1,0 +1,117 @@
+"""Reading from JetStream: fetches that survive lost consumers, and deliveries that are settled once."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+
+from core.queue.topology import ConsumerSpec, declare_consumer
+from core.telemetry import CONSUMER_RECREATIONS
+
+LONGEST_FETCH: Final = 5.0
+"""Seconds. A fetch in flight while the server restarts sleeps for its whole timeout."""
+
+_RECREATION_PAUSE = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that was handed to us and waits to be settled."""
+
+    _message: Msg
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+        return self._message.data
+
+    @property
+    def subject(self) -> str:
+        """The subject that it was published on."""
+        return self._message.subject
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, empty when there are none."""
+        return self._message.headers or {}
+
+    @property
+    def attempt(self) -> int:
+        """How often it has been delivered, this time included; from 1."""
+        return int(self._message.metadata.num_delivered or 1)
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the broker stored it."""
+        return self._message.metadata.timestamp
+
+    async def ack(self) -> None:
+        """Settle it, and wait until the broker has said so.
+
+        A lost answer is no harm: the message comes again, and what it caused is recorded only once.
+        """
+        try:
+            await self._message.ack_sync(timeout=LONGEST_FETCH)
+        except (NatsError, JetStreamError) as error:
+            log.warning("ack_unconfirmed", subject=self.subject, error=repr(error))
+
+    async def nak(self, *, delay: float) -> None:
+        """Hand it back, to be delivered again after ``delay`` seconds."""
+        await self._message.nak(delay=delay)
+
+    async def reject(self) -> None:
+        """Say that delivering it again cannot help; an advisory tells the reconciler."""
+        await self._message.term()
+
+    async def in_progress(self) -> None:
+        """Say that it is being worked on, which starts its wait anew."""
+        await self._message.in_progress()
+
+
+class Consumer:
+    """One durable consumer. A fetch never raises for what the broker does; it comes back empty."""
+
+    def __init__(self, *, js: JetStreamContext, spec: ConsumerSpec) -> None:
+        self._js = js
+        self._spec = spec
+        self._subscription: JetStreamContext.PullSubscription | None = None
+        self.healthy = False
+
+    async def fetch(self, count: int, *, wait: float = LONGEST_FETCH) -> list[Delivery]:
+        """Up to ``count`` messages, as soon as there is one, or none after ``wait`` seconds.
+
+        Must not be cancelled: a cancelled fetch swallows the message that answers it.
+        """
+        try:
+            subscription = self._subscription or await self._bind()
+            messages = await subscription.fetch(count, timeout=min(wait, LONGEST_FETCH))
+        except NatsTimeoutError:
+            return []
+        except (NatsError, JetStreamError) as error:
+            await self._lost(error)
+            return []
+        return [Delivery(message) for message in messages]
+
+    async def _bind(self) -> JetStreamContext.PullSubscription:
+        await declare_consumer(self._js, self._spec)
+        self._subscription = await self._js.pull_subscribe_bind(
+            durable=self._spec.name, stream=self._spec.stream
+        )
+        self.healthy = True
+        return self._subscription
+
+    async def _lost(self, error: Exception) -> None:
+        self._subscription = None
+        self.healthy = False
+        CONSUMER_RECREATIONS.labels(stream=self._spec.stream).inc()
+        log.warning("consumer_lost", stream=self._spec.stream, consumer=self._spec.name, error=repr(error))
+        await asyncio.sleep(_RECREATION_PAUSE)

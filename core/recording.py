@@ -1,0 +1,129 @@
+"""The one way into a terminal state, and the loop that records what workers report."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from core.errors import InvalidMessageError, ServiceUnavailableError
+from core.lifecycle import Delivery, GenerationState
+from core.messages import Outcome, Progress, Started, StoredImage, decode_result
+from core.models import Generation, LetterKind
+from core.outbox import write_letter
+from core.queue import Consumer, Queue
+from core.queue import Delivery as Message
+from core.repository import generations, windows
+from core.repository.database import UNAVAILABLE, in_transaction
+from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED
+
+_FETCH = 64
+_RETRY_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Writes the course of generations and tells the subscribers, in that order."""
+
+    def __init__(self, *, queue: Queue) -> None:
+        self._queue = queue
+
+    async def start(self, generation_id: UUID, *, at: datetime) -> None:
+        """Record that a worker began; nothing happens when the generation is already further."""
+        if await generations.transition(generation_id, GenerationState.RUNNING, at=at):
+            await self._tell(generation_id, GenerationState.RUNNING)
+
+    async def finish(
+        self,
+        generation_id: UUID,
+        state: GenerationState,
+        *,
+        at: datetime,
+        images: Sequence[StoredImage] = (),
+        error: str | None = None,
+    ) -> Generation | None:
+        """Enter a terminal state, with everything that follows from it, in one transaction.
+
+        Args:
+            generation_id: which generation.
+            state: a terminal state.
+            at: when it ended.
+            images: its pictures, for SUCCEEDED.
+            error: the reason fit for the customer, for FAILED and REJECTED.
+
+        Returns:
+            The generation, or none when it had already ended: the first terminal result stands.
+        """
+        async with in_transaction():
+            generation = await generations.transition(generation_id, state, at=at, error=error)
+            if generation is None:
+                return None
+            await generations.store_images(generation_id, images)
+            await _write_letter_if_due(generation, at=at)
+        GENERATIONS_FINISHED.labels(tier=generation.tier.value, state=state.value).inc()
+        GENERATION_SECONDS.labels(tier=generation.tier.value).observe(
+            (at - generation.created_at).total_seconds()
+        )
+        await self._tell(generation_id, state)
+        return generation
+
+    async def run(self, consumer: Consumer, *, stop: asyncio.Event) -> None:
+        """Record what workers report until ``stop`` is set; the fetch under way then ends by itself."""
+        while not stop.is_set():
+            for message in await consumer.fetch(_FETCH, wait=1):
+                await self._settle(message)
+
+    async def _settle(self, message: Message) -> None:
+        try:
+            result = decode_result(message.data)
+        except InvalidMessageError:
+            log.exception("result_unreadable", subject=message.subject)
+            await message.reject()
+            return
+        with structlog.contextvars.bound_contextvars(generation=str(result.id), request_id=result.request_id):
+            try:
+                await self._record(result)
+            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+                log.warning("result_postponed", error=repr(error))
+                await message.nak(delay=_RETRY_SECONDS)
+                return
+            await message.ack()
+
+    async def _record(self, result: Started | Outcome) -> None:
+        if isinstance(result, Started):
+            await self.start(result.id, at=result.started_at)
+            return
+        recorded = await self.finish(
+            result.id, result.state, at=result.finished_at, images=result.images, error=result.reason
+        )
+        log.info(
+            "outcome_recorded" if recorded else "outcome_superseded",
+            state=result.state.value,
+            worker=result.worker,
+            attempt=result.attempt,
+            images=len(result.images),
+        )
+
+    async def _tell(self, generation_id: UUID, state: GenerationState) -> None:
+        # Progress may be lost: a subscriber reads the row again by itself.
+        try:
+            await self._queue.publish_progress(Progress(id=generation_id, state=state))
+        except ServiceUnavailableError as error:
+            log.warning("progress_lost", generation=str(generation_id), error=str(error))
+
+
+async def _write_letter_if_due(generation: Generation, *, at: datetime) -> None:
+    if generation.window_id is not None:
+        last = await windows.close_job(
+            window_id=generation.window_id, account_id=generation.account_id, at=at
+        )
+        if last and await windows.has_news(window_id=generation.window_id, account_id=generation.account_id):
+            await write_letter(
+                generation.account_id, LetterKind.WINDOW_FINISHED, {"window_id": str(generation.window_id)}
+            )
+    elif generation.delivery is Delivery.EMAIL and generation.state is not GenerationState.CANCELED:
+        await write_letter(
+            generation.account_id, LetterKind.GENERATION_FINISHED, {"generation_id": str(generation.id)}
+        )

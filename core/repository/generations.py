@@ -1,0 +1,123 @@
+"""Generations and their pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from tortoise.expressions import Q
+
+from core.lifecycle import OPEN_STATES, GenerationState, Tier, preceding
+from core.messages import StoredImage
+from core.models import Generation, Image
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the newest-first listing of an account."""
+
+    created_at: datetime
+    id: UUID
+
+
+async def owned(account_id: UUID, generation_id: UUID) -> Generation | None:
+    """The generation, if it belongs to the account."""
+    return await Generation.get_or_none(id=generation_id, account_id=account_id)
+
+
+async def by_idempotency_key(account_id: UUID, key: str) -> Generation | None:
+    """The generation that this account already asked for under this key."""
+    return await Generation.get_or_none(account_id=account_id, idempotency_key=key)
+
+
+async def page(account_id: UUID, *, size: int, after: Position | None) -> list[Generation]:
+    """Up to ``size`` generations of an account, newest first, from behind a position."""
+    query = Generation.filter(account_id=account_id)
+    if after is not None:
+        query = query.filter(
+            Q(created_at__lt=after.created_at) | Q(created_at=after.created_at, id__lt=after.id)
+        )
+    return await query.order_by("-created_at", "-id").limit(size)
+
+
+async def count_open(account_id: UUID, *, tier: Tier) -> int:
+    """How many generations of an account are waiting or running."""
+    return await Generation.filter(account_id=account_id, tier=tier, state__in=OPEN_STATES).count()
+
+
+async def count_ahead(generation: Generation) -> int:
+    """How many queued generations of the same tier were accepted before this one."""
+    return await Generation.filter(
+        tier=generation.tier, state=GenerationState.QUEUED, created_at__lt=generation.created_at
+    ).count()
+
+
+async def transition(
+    generation_id: UUID, state: GenerationState, *, at: datetime, error: str | None = None
+) -> Generation | None:
+    """The one guarded UPDATE: enters ``state`` if that may follow, otherwise changes nothing.
+
+    Returns:
+        The generation as it is now, or none when it does not exist or the state may not follow.
+    """
+    moment = {"finished_at": at, "error": error} if state.terminal else {"started_at": at}
+    changed = await Generation.filter(id=generation_id, state__in=preceding(state)).update(
+        state=state, **moment
+    )
+    return await Generation.get(id=generation_id) if changed else None
+
+
+async def store_images(generation_id: UUID, images: Sequence[StoredImage]) -> None:
+    """Write the pictures of a generation, in their order."""
+    await Image.bulk_create(
+        [
+            Image(generation_id=generation_id, index=index, **image.model_dump())
+            for index, image in enumerate(images)
+        ]
+    )
+
+
+async def images_of(generation_ids: Sequence[UUID]) -> list[Image]:
+    """The pictures of several generations, in their order."""
+    return await Image.filter(generation_id__in=generation_ids).order_by("generation_id", "index")
+
+
+async def image(image_id: UUID) -> Image | None:
+    """One picture."""
+    return await Image.get_or_none(id=image_id)
+
+
+async def lock_unpublished(*, before: datetime, limit: int) -> list[Generation]:
+    """Accepted generations whose job nobody published, locked and skipping what others hold."""
+    return (
+        await Generation.select_for_update(skip_locked=True)
+        .filter(published_at=None, state=GenerationState.QUEUED, created_at__lt=before)
+        .order_by("created_at")
+        .limit(limit)
+    )
+
+
+async def mark_published(generation_ids: Sequence[UUID], *, at: datetime) -> None:
+    """Note that the broker holds these jobs."""
+    await Generation.filter(id__in=generation_ids).update(published_at=at)
+
+
+async def overdue(*, now: datetime, limit: int) -> list[UUID]:
+    """Open generations whose window's deadline has passed."""
+    found = (
+        await Generation.filter(state__in=OPEN_STATES, window__deadline__lt=now)
+        .limit(limit)
+        .values_list("id", flat=True)
+    )
+    return [UUID(str(generation_id)) for generation_id in found]
+
+
+async def waiting(generation_id: UUID) -> Generation | None:
+    """A generation that has not ended."""
+    return await Generation.get_or_none(id=generation_id, state__in=OPEN_STATES)
+
+
+async def recent(*, state: GenerationState | None, limit: int) -> list[Generation]:
+    """The newest generations with their accounts, of one state or of all."""
+    query = Generation.all() if state is None else Generation.filter(state=state)
+    return await query.select_related("account").order_by("-created_at").limit(limit)

@@ -1,0 +1,78 @@
+"""Logs and metrics, the same in every process."""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from core.settings import TelemetrySettings
+
+CONSUMER_RECREATIONS: Final = Counter(
+    "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
+)
+GENERATIONS_ACCEPTED: Final = Counter("darkroom_generations_accepted_total", "Generations accepted", ["tier"])
+GENERATIONS_FINISHED: Final = Counter(
+    "darkroom_generations_finished_total", "Generations that reached a terminal state", ["tier", "state"]
+)
+GENERATION_SECONDS: Final = Histogram(
+    "darkroom_generation_seconds",
+    "Seconds from acceptance to the recorded end",
+    ["tier"],
+    buckets=(0.5, 1, 2, 4, 8, 15, 30, 60, 300, 900, 1800, 3600),
+)
+JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
+LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
+IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
+BATCH_SIZE: Final = Histogram(
+    "darkroom_batch_size", "Pictures in one pipeline call", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+BUSY_SLOTS: Final = Gauge("darkroom_busy_slots", "Pictures being denoised now")
+SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
+REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])
+WINDOW_JOBS: Final = Histogram(
+    "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)
+)
+
+
+def configure(settings: TelemetrySettings, *, process: str) -> None:
+    """Send every log line of this process, the libraries' included, to standard error as one format."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def serve_metrics(settings: TelemetrySettings) -> None:
+    """Serve ``/metrics`` on its own port, unless it is 0."""
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)

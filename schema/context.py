@@ -1,0 +1,69 @@
+"""What resolvers reach: the services, and who asks."""
+
+from dataclasses import dataclass
+
+from strawberry.fastapi import BaseContext
+
+from core.accounts.premium import Vouchers
+from core.accounts.registration import Registration
+from core.accounts.sessions import Sessions, Viewer
+from core.catalogue import Catalogue
+from core.errors import UnauthenticatedError
+from core.generations import Generations
+from core.queue import Queue
+from core.storage import DownloadLinks
+from schema.loaders import Loaders
+
+_SCHEME = "bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The api's services, made once per process."""
+
+    registration: Registration
+    sessions: Sessions
+    vouchers: Vouchers
+    generations: Generations
+    catalogue: Catalogue
+    queue: Queue
+    links: DownloadLinks
+
+
+class Context(BaseContext):
+    """One request, or one websocket connection."""
+
+    def __init__(
+        self, *, services: Services, authorization: str | None, address: str, request_id: str
+    ) -> None:
+        super().__init__()
+        self.services = services
+        self.address = address
+        self.request_id = request_id
+        self.loaders = Loaders(generations=services.generations)
+        self._authorization = authorization
+        self._viewer: Viewer | None = None
+
+    async def connect(self) -> Viewer:
+        """Authenticate a websocket connection by its ``connection_init`` payload.
+
+        Raises:
+            UnauthenticatedError: the payload has no good token.
+        """
+        parameters = self.connection_params if isinstance(self.connection_params, dict) else {}
+        authorization = parameters.get("authorization", parameters.get("Authorization"))
+        self._authorization = authorization if isinstance(authorization, str) else None
+        return await self.viewer()
+
+    async def viewer(self) -> Viewer:
+        """Who asks; looked up once.
+
+        Raises:
+            UnauthenticatedError: no token, or one that is not good.
+        """
+        if self._viewer is None:
+            authorization = self._authorization or ""
+            if not authorization.lower().startswith(_SCHEME):
+                raise UnauthenticatedError("Sign in first: send `Authorization: Bearer <accessToken>`.")
+            self._viewer = await self.services.sessions.authenticate(authorization[len(_SCHEME) :].strip())
+        return self._viewer
