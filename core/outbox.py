@@ -1,24 +1,26 @@
 """What leaves once a transaction has committed: jobs to the broker, letters to the mail server."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import structlog
 
-from core.clock import now
+from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.messages import Job, Parameters
 from core.models import Generation, LetterKind
 from core.queue import Lane, Queue
 from core.repository import generations, letters
-from core.repository.database import in_transaction
+from core.repository.database import UNAVAILABLE, in_transaction
 from core.telemetry import JOBS_RELAYED
 
 RELAY_AGE: Final = timedelta(seconds=5)
 """How long a job may stay unpublished before somebody other than its accepter publishes it."""
 
 _RELAY_BATCH = 100
+_RELAY_PAUSE = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -97,3 +99,12 @@ class JobOutbox:
                 await generations.mark_published([generation.id for generation in left], at=now())
         JOBS_RELAYED.inc(len(left))
         return len(left)
+
+    async def run(self, *, stop: asyncio.Event) -> None:
+        """Relay every second until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                await self.relay()
+            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+                log.warning("relay_postponed", error=repr(error))
+            await pause(stop, seconds=_RELAY_PAUSE)

@@ -1,6 +1,8 @@
 """Reading from JetStream: fetches that survive lost consumers, and deliveries that are settled once."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -59,22 +61,31 @@ class Delivery:
 
         A lost answer is no harm: the message comes again, and what it caused is recorded only once.
         """
-        try:
+        with self._forgiving("ack"):
             await self._message.ack_sync(timeout=LONGEST_FETCH)
-        except (NatsError, JetStreamError) as error:
-            log.warning("ack_unconfirmed", subject=self.subject, error=repr(error))
 
     async def nak(self, *, delay: float) -> None:
-        """Hand it back, to be delivered again after ``delay`` seconds."""
-        await self._message.nak(delay=delay)
+        """Hand it back, to be delivered again after ``delay`` seconds, or at once for 0."""
+        with self._forgiving("nak"):
+            await self._message.nak(delay=delay)
 
     async def reject(self) -> None:
         """Say that delivering it again cannot help; an advisory tells the reconciler."""
-        await self._message.term()
+        with self._forgiving("reject"):
+            await self._message.term()
 
     async def in_progress(self) -> None:
         """Say that it is being worked on, which starts its wait anew."""
-        await self._message.in_progress()
+        with self._forgiving("in_progress"):
+            await self._message.in_progress()
+
+    @contextmanager
+    def _forgiving(self, answer: str) -> Iterator[None]:
+        """Whatever answer is lost, the message comes again when its wait is over."""
+        try:
+            yield
+        except (NatsError, JetStreamError) as error:
+            log.warning("answer_unconfirmed", answer=answer, subject=self.subject, error=repr(error))
 
 
 class Consumer:

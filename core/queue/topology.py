@@ -155,6 +155,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
         # so windows missed while everything was down run once.
         api.StreamConfig(
             name="CLOCK",
+            retention=api.RetentionPolicy.LIMITS,
             subjects=["clock.schedule.*", "clock.tick.*"],
             storage=api.StorageType.FILE,
             allow_msg_schedules=True,
@@ -163,6 +164,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
         ),
         api.StreamConfig(
             name="ADVISORIES",
+            retention=api.RetentionPolicy.LIMITS,
             subjects=[
                 "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
                 "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
@@ -172,6 +174,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
         ),
         api.StreamConfig(
             name="PROGRESS",
+            retention=api.RetentionPolicy.LIMITS,
             subjects=["progress.*"],
             storage=api.StorageType.MEMORY,
             max_msgs_per_subject=1,

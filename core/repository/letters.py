@@ -19,7 +19,7 @@ async def add(
 
 
 async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Letter]:
-    """Letters that are due, for this process alone until the lease ends. In a transaction.
+    """Letters that are due, for this process alone until the lease ends, with accounts. In a transaction.
 
     A letter whose claimer died is due again when its lease has ended.
     """
@@ -30,6 +30,7 @@ async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Letter]:
         letter.claimed_until = now + lease
         letter.attempts += 1
         await letter.save(update_fields=["state", "claimed_until", "attempts"])
+    await Letter.fetch_for_list(letters, "account")
     return letters
 
 
@@ -55,7 +56,7 @@ async def mark_failed(letter_id: UUID, *, error: str) -> None:
 async def retry(letter_id: UUID, *, now: datetime) -> bool:
     """Send a failed letter once more; false when there is no such failed letter."""
     changed = await Letter.filter(id=letter_id, state=LetterState.FAILED).update(
-        state=LetterState.PENDING, due_at=now, error=None
+        state=LetterState.PENDING, due_at=now, attempts=0, error=None
     )
     return bool(changed)
 

@@ -1,14 +1,20 @@
 """Batch windows, each customer's part of them, and the window clock."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from tortoise.queryset import QuerySet
+
 from core.lifecycle import GenerationState
 from core.models import Generation, Window, WindowAccount, WindowClock, WindowState
+from core.repository.database import in_transaction
 
 _CLOCK_ROW = 1
+
+_CHUNK = 10_000
+"""Rows per statement: PostgreSQL takes 32,767 parameters."""
 
 
 async def set_clock(expression: str, *, next_at: datetime) -> None:
@@ -27,29 +33,47 @@ async def open_window(*, tick_at: datetime, deadline: datetime) -> Window:
     return window
 
 
+async def discard(window: Window) -> None:
+    """Forget a window that nothing was assigned to."""
+    await window.delete()
+
+
 async def assign(window: Window, generation_ids: Sequence[UUID]) -> None:
     """Put waiting generations into a window and count them per customer. In a transaction.
 
     Generations that are no longer queued, or already in a window, are left alone.
     """
-    waiting = (
-        await Generation.select_for_update()
-        .filter(id__in=generation_ids, state=GenerationState.QUEUED, window_id=None)
-        .values_list("id", "account_id")
-    )
-    await Generation.filter(id__in=[generation_id for generation_id, _ in waiting]).update(
-        window_id=window.id
-    )
-    per_account = Counter(account_id for _, account_id in waiting)
+    per_account: Counter[UUID] = Counter()
+    for ids in _chunks(generation_ids):
+        waiting = await _unassigned(ids).select_for_update().values_list("id", "account_id")
+        await Generation.filter(id__in=[generation_id for generation_id, _ in waiting]).update(
+            window_id=window.id
+        )
+        per_account.update(account_id for _, account_id in waiting)
     await WindowAccount.bulk_create(
         [
             WindowAccount(window_id=window.id, account_id=account_id, open_jobs=jobs)
             for account_id, jobs in per_account.items()
-        ]
+        ],
+        batch_size=_CHUNK,
     )
-    window.jobs = len(waiting)
+    window.jobs = per_account.total()
     window.state = WindowState.RELEASING
     await window.save(update_fields=["jobs", "state"])
+
+
+async def unassigned(generation_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the generations that still wait for a window."""
+    return {
+        generation_id
+        for ids in _chunks(generation_ids)
+        for (generation_id,) in await _unassigned(ids).values_list("id")
+    }
+
+
+async def releasing() -> list[Window]:
+    """The windows whose jobs are not all with the workers yet, the oldest first."""
+    return await Window.filter(state=WindowState.RELEASING).order_by("tick_at")
 
 
 async def unreleased(window_id: UUID) -> list[Generation]:
@@ -62,16 +86,18 @@ async def mark_released(generation_ids: Sequence[UUID], *, at: datetime) -> None
     await Generation.filter(id__in=generation_ids).update(released_at=at)
 
 
-async def mark_running(window: Window, *, at: datetime) -> None:
-    """Note that all of a window's jobs are with the workers; a window without jobs is finished."""
-    window.released_at = at
-    window.state = WindowState.RUNNING if window.jobs else WindowState.FINISHED
-    window.finished_at = None if window.jobs else at
-    await window.save(update_fields=["released_at", "state", "finished_at"])
+async def mark_running(window_id: UUID, *, at: datetime) -> None:
+    """Note that all of a window's jobs are with the workers; it is finished if all have ended already."""
+    async with in_transaction():
+        window = await Window.select_for_update(no_key=True).get(id=window_id)
+        window.released_at = at
+        window.state = WindowState.RUNNING
+        await window.save(update_fields=["released_at", "state"])
+        await _finish_if_empty(window, at=at)
 
 
 async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> bool:
-    """Count one job of a customer as ended, under the lock of the (window, account) row.
+    """Count one job of a customer as ended, under the lock of the (window, account) row. In a transaction.
 
     Returns:
         Whether it was the customer's last one in this window.
@@ -81,10 +107,10 @@ async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> bool:
     await part.save(update_fields=["open_jobs"])
     if part.open_jobs:
         return False
-    if not await WindowAccount.filter(window_id=window_id, open_jobs__gt=0).exists():
-        await Window.filter(id=window_id, released_at__not_isnull=True).update(
-            state=WindowState.FINISHED, finished_at=at
-        )
+    # Under the window's lock, or two customers' last jobs would each see the other's as open.
+    window = await Window.select_for_update(no_key=True).get(id=window_id)
+    if window.state is WindowState.RUNNING:
+        await _finish_if_empty(window, at=at)
     return True
 
 
@@ -100,3 +126,18 @@ async def has_news(*, window_id: UUID, account_id: UUID) -> bool:
         .exclude(state=GenerationState.CANCELED)
         .exists()
     )
+
+
+def _unassigned(generation_ids: Sequence[UUID]) -> QuerySet[Generation]:
+    return Generation.filter(id__in=generation_ids, state=GenerationState.QUEUED, window_id=None)
+
+
+def _chunks(generation_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    return (generation_ids[start : start + _CHUNK] for start in range(0, len(generation_ids), _CHUNK))
+
+
+async def _finish_if_empty(window: Window, *, at: datetime) -> None:
+    if not await WindowAccount.filter(window_id=window.id, open_jobs__gt=0).exists():
+        window.state = WindowState.FINISHED
+        window.finished_at = at
+        await window.save(update_fields=["state", "finished_at"])

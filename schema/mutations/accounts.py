@@ -1,0 +1,106 @@
+"""Signing up, proving an address, and choosing a new password."""
+
+from typing import Annotated
+
+import strawberry
+
+from schema.context import Context
+from schema.errors import InvalidInput, InvalidToken, RateLimited
+from schema.types.account import Account
+
+
+@strawberry.input(description="Who wants an account.")
+class SignupInput:
+    """An address and a password."""
+
+    email: str = strawberry.field(description="Where letters go; it has to be verified.")
+    password: str = strawberry.field(description="8 to 128 characters; passphrases are welcome.")
+
+
+@strawberry.input(description="A new password, by the token of a reset letter.")
+class ResetPasswordInput:
+    """A mailed token and a password."""
+
+    token: str = strawberry.field(description="From the link in the letter.")
+    password: str = strawberry.field(description="8 to 128 characters.")
+
+
+@strawberry.type(description="A letter is on its way. Whether the address was free is told only there.")
+class SignupAccepted:
+    """The same answer for a known and an unknown address."""
+
+    message: str = strawberry.field(description="What to do next.")
+
+
+@strawberry.type(description="If there is such an account, a letter is on its way.")
+class PasswordResetRequested:
+    """The same answer for a known and an unknown address."""
+
+    message: str = strawberry.field(description="What to do next.")
+
+
+SignupResult = Annotated[
+    SignupAccepted | InvalidInput | RateLimited,
+    strawberry.union("SignupResult", description="What came of `signup`."),
+]
+VerifyEmailResult = Annotated[
+    Account | InvalidToken, strawberry.union("VerifyEmailResult", description="What came of `verifyEmail`.")
+]
+RequestPasswordResetResult = Annotated[
+    PasswordResetRequested | RateLimited,
+    strawberry.union("RequestPasswordResetResult", description="What came of `requestPasswordReset`."),
+]
+ResetPasswordResult = Annotated[
+    Account | InvalidToken | InvalidInput,
+    strawberry.union("ResetPasswordResult", description="What came of `resetPassword`."),
+]
+
+
+@strawberry.type
+class AccountMutation:
+    """Mutations about an account's address and password."""
+
+    @strawberry.mutation(description="Ask for an account; a letter with a link follows.")
+    async def signup(
+        self,
+        info: strawberry.Info[Context, None],
+        input: Annotated[SignupInput, strawberry.argument(description="Who you are.")],  # noqa: A002 - the contract's name
+    ) -> SignupResult:
+        """Never tells whether the address is taken."""
+        await info.context.services.registration.signup(
+            email=input.email, password=input.password, address=info.context.address
+        )
+        return SignupAccepted(message="Look into your mailbox: a letter tells how to go on.")
+
+    @strawberry.mutation(description="Prove that an address is yours.")
+    async def verify_email(
+        self,
+        info: strawberry.Info[Context, None],
+        token: Annotated[str, strawberry.argument(description="From the link in the letter.")],
+    ) -> VerifyEmailResult:
+        """A token works once."""
+        return Account.of(await info.context.services.registration.verify_email(token))
+
+    @strawberry.mutation(description="Ask for a letter with a link to choose a new password.")
+    async def request_password_reset(
+        self,
+        info: strawberry.Info[Context, None],
+        email: Annotated[str, strawberry.argument(description="The account's address.")],
+    ) -> RequestPasswordResetResult:
+        """Never tells whether there is such an account."""
+        await info.context.services.registration.request_password_reset(
+            email=email, address=info.context.address
+        )
+        return PasswordResetRequested(message="If there is such an account, a letter is on its way.")
+
+    @strawberry.mutation(description="Choose a new password; every session ends.")
+    async def reset_password(
+        self,
+        info: strawberry.Info[Context, None],
+        input: Annotated[ResetPasswordInput, strawberry.argument(description="The token and the password.")],  # noqa: A002 - the contract's name
+    ) -> ResetPasswordResult:
+        """A token works once."""
+        account = await info.context.services.registration.reset_password(
+            token=input.token, password=input.password
+        )
+        return Account.of(account)

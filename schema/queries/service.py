@@ -1,0 +1,31 @@
+"""The models on offer and the state of the service."""
+
+from importlib.metadata import version
+
+import strawberry
+
+from core.generations import next_window_at
+from core.repository import windows
+from schema.context import Context
+from schema.types.service import Model, Service, Worker
+
+
+@strawberry.type
+class ServiceQuery:
+    """Queries that need no sign-in."""
+
+    @strawberry.field(description="The models on offer; the first is the default.")
+    def models(self, info: strawberry.Info[Context, None]) -> list[Model]:
+        """In the catalogue's order."""
+        return [Model.of(entry) for entry in info.context.services.catalogue.models]
+
+    @strawberry.field(description="The state of the service.")
+    async def service(self, info: strawberry.Info[Context, None]) -> Service:
+        """As of now."""
+        clock = await windows.clock()
+        return Service(
+            version=version("darkroom"),
+            window_schedule=clock.expression if clock else None,
+            next_window_at=await next_window_at(),
+            workers=[Worker.of(beat) for beat in await info.context.services.queue.workers()],
+        )

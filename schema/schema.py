@@ -1,0 +1,61 @@
+"""The schema, put together."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import strawberry
+from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
+from strawberry.schema.config import StrawberryConfig
+from strawberry.tools import merge_types
+
+from core.telemetry import REQUEST_SECONDS
+from schema.errors import ErrorPresentation, UserError, exception_handlers
+from schema.mutations.accounts import AccountMutation
+from schema.mutations.generations import GenerationMutation
+from schema.mutations.premium import PremiumMutation
+from schema.mutations.sessions import SessionMutation
+from schema.queries.account import AccountQuery
+from schema.queries.generations import GenerationQuery
+from schema.queries.service import ServiceQuery
+from schema.subscriptions.generation_status import GenerationSubscription
+
+_CACHED_DOCUMENTS = 500
+
+
+class OperationTimer(SchemaExtension):
+    """Measures each operation under its kind; names are the clients' and would grow without bound."""
+
+    def on_operation(self) -> Iterator[None]:
+        """Around parsing, validation and execution."""
+        begun = time.perf_counter()
+        yield
+        try:
+            kind = self.execution_context.operation_type.value.lower()
+        except RuntimeError:
+            kind = "unreadable"
+        REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
+
+
+def build_schema() -> strawberry.Schema:
+    """The GraphQL schema of Darkroom."""
+    query = merge_types("Query", (AccountQuery, GenerationQuery, ServiceQuery))
+    mutation = merge_types(
+        "Mutation", (AccountMutation, SessionMutation, PremiumMutation, GenerationMutation)
+    )
+    subscription = merge_types("Subscription", (GenerationSubscription,))
+    extensions: list[Any] = [
+        OperationTimer,
+        ErrorPresentation,
+        lambda: ParserCache(maxsize=_CACHED_DOCUMENTS),
+        lambda: ValidationCache(maxsize=_CACHED_DOCUMENTS),
+    ]
+    return strawberry.Schema(
+        query=query,
+        mutation=mutation,
+        subscription=subscription,
+        types=[UserError],
+        extensions=extensions,
+        config=StrawberryConfig(disable_field_suggestions=True),
+        exception_handlers=exception_handlers(),
+    )

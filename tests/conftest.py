@@ -1,0 +1,212 @@
+"""The services that the tests use are the real ones, started once per test process."""
+
+import asyncio
+import itertools
+import os
+import secrets
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiosmtpd.controller import Controller
+from pydantic import SecretStr
+
+from core.queue import Queue
+from core.repository.database import database as open_database
+from core.repository.database import migrate
+from core.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    LimitSettings,
+    LinkSettings,
+    MailSettings,
+    StorageSettings,
+    TokenSettings,
+)
+from core.storage import Storage
+from infra.local import nats, postgres
+from infra.local.mail_server import MaildirHandler
+
+NATS_ACCOUNTS = 400
+PASSWORD = "for the tests only"
+TEMPLATE = "darkroom_template"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of this test process."""
+
+    port: int
+    password: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+def run_server(command: postgres.Command, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command.argv, user=command.user, stdout=output, stderr=output)
+    try:
+        wait_for_port(port, process)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="darkroom-tests-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[Server]:
+    port, data = free_port(), server_folder / "postgres"
+    postgres.prepare(data, password=PASSWORD)
+    # Crash safety of the server itself is not what these tests are about.
+    fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
+    command = postgres.command(data, port=port, settings=fast)
+    for _ in run_server(command, port, server_folder / "postgres.log"):
+        asyncio.run(_make_template(port))
+        yield Server(port=port, password=PASSWORD)
+
+
+async def _make_template(port: int) -> None:
+    for attempt in range(100):
+        try:
+            admin = await asyncpg.connect(postgres.url(port=port, password=PASSWORD))
+            break
+        except asyncpg.CannotConnectNowError:
+            await asyncio.sleep(0.05 * (attempt > 0))
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    await migrate(
+        DatabaseSettings(database_url=SecretStr(postgres.url(port=port, password=PASSWORD, name=TEMPLATE)))
+    )
+
+
+@pytest.fixture
+async def database_settings(postgres_server: Server) -> AsyncIterator[DatabaseSettings]:
+    """A migrated database of the test's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    admin_url = postgres.url(port=postgres_server.port, password=postgres_server.password)
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await admin.close()
+    url = postgres.url(port=postgres_server.port, password=postgres_server.password, name=name)
+    yield DatabaseSettings(database_url=SecretStr(url), database_pool_size=5)
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(database_settings: DatabaseSettings) -> AsyncIterator[DatabaseSettings]:
+    """The test's database, opened for this test."""
+    async with open_database(database_settings):
+        yield database_settings
+
+
+@pytest.fixture(scope="session")
+def nats_server(server_folder: Path) -> Iterator[Server]:
+    port, config = free_port(), server_folder / "nats.json"
+    accounts = [
+        nats.NatsAccount(name=f"test{number}", user=f"test{number}", password=PASSWORD)
+        for number in range(NATS_ACCOUNTS)
+    ]
+    nats.write_config(config, port=port, store_dir=server_folder / "jetstream", accounts=accounts)
+    for _ in run_server(nats.command(config), port, server_folder / "nats.log"):
+        yield Server(port=port, password=PASSWORD)
+
+
+_account_numbers = itertools.count()
+
+
+@pytest.fixture
+def broker_settings(nats_server: Server) -> BrokerSettings:
+    """A broker account of the test's own: its streams, subjects and advisories are seen by nobody else."""
+    return BrokerSettings(
+        nats_url=f"nats://127.0.0.1:{nats_server.port}",
+        nats_user=f"test{next(_account_numbers)}",
+        nats_password=SecretStr(nats_server.password),
+    )
+
+
+@pytest.fixture
+async def queue(broker_settings: BrokerSettings) -> AsyncIterator[Queue]:
+    """A connection to the test's broker account, with every stream declared."""
+    connected = await Queue.connect(broker_settings, name="tests")
+    await connected.declare()
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+def storage_settings(tmp_path: Path) -> StorageSettings:
+    return StorageSettings(storage_url=f"file://{tmp_path}/objects")
+
+
+@pytest.fixture
+def storage(storage_settings: StorageSettings) -> Storage:
+    return Storage.open(storage_settings)
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Path:
+    """The Maildir into which the test's mail server puts letters."""
+    return tmp_path / "mail"
+
+
+@pytest.fixture
+def mail_settings(mailbox: Path) -> Iterator[MailSettings]:
+    """A mail server of the test's own."""
+    controller = Controller(MaildirHandler(mailbox), hostname="127.0.0.1", port=free_port())
+    controller.start()
+    yield MailSettings(smtp_host="127.0.0.1", smtp_port=controller.port)
+    controller.stop()
+
+
+@pytest.fixture
+def token_settings() -> TokenSettings:
+    return TokenSettings(
+        jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), bcrypt_rounds=4
+    )
+
+
+@pytest.fixture
+def link_settings() -> LinkSettings:
+    return LinkSettings(download_secret=SecretStr("d" * 20))
+
+
+@pytest.fixture
+def limit_settings() -> LimitSettings:
+    return LimitSettings(signin_attempts_per_minute=1000, signup_attempts_per_hour=1000)
+
+
+def pytest_configure() -> None:
+    # Settings come from the fixtures above, never from the shell that runs the tests.
+    for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
+        if name != "DARKROOM_REQUIRE_BROWSER":
+            del os.environ[name]
