@@ -28,6 +28,7 @@ from core.settings import BrokerSettings
 _SUBJECT_TAKEN = 10077
 """The server's code for a second message on a subject that may hold one."""
 
+_CONNECT_PAUSE = 1.0
 _PUBLISH_TRIES = 3
 _PUBLISH_PAUSE = 0.2
 _PUBLISH_TIMEOUT = 3.0
@@ -49,23 +50,12 @@ class Queue:
         self._consumers: list[Consumer] = []
 
     @classmethod
-    async def connect(
-        cls, settings: BrokerSettings, *, name: str, on_closed: Callable[[], None] | None = None
-    ) -> Self:
-        """Connect, and keep connecting for ever after a loss.
-
-        Args:
-            settings: where the broker is.
-            name: how this process is called in the broker's listings.
-            on_closed: called when the connection ends for good, so that the process can end too.
+    async def connect(cls, settings: BrokerSettings, *, name: str) -> Self:
+        """Connect as ``name``, and keep connecting for ever after a loss.
 
         Raises:
             ServiceUnavailableError: the first connection failed.
         """
-
-        async def closed() -> None:
-            if on_closed is not None:
-                on_closed()
 
         async def failed(error: Exception) -> None:
             log.warning("broker_error", error=repr(error))
@@ -81,12 +71,28 @@ class Queue:
                 ping_interval=10,
                 allow_reconnect=True,
                 connect_timeout=5,
-                closed_cb=closed,
                 error_cb=failed,
             )
         except (NatsError, OSError) as error:
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
         return cls(client=client, replicas=settings.nats_replicas)
+
+    @classmethod
+    async def connect_when_there(cls, settings: BrokerSettings, *, name: str) -> Self:
+        """Connect and declare every stream, waiting for the broker: processes start in any order.
+
+        Raises:
+            ConfigurationError: a stream exists with other settings.
+        """
+        while True:
+            try:
+                queue = await cls.connect(settings, name=name)
+                await queue.declare()
+            except ServiceUnavailableError as error:
+                log.warning("waiting_for_broker", error=str(error))
+                await asyncio.sleep(_CONNECT_PAUSE)
+            else:
+                return queue
 
     async def close(self) -> None:
         """Flush what was published and disconnect; every fetch must have ended before."""

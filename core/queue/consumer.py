@@ -67,17 +67,25 @@ class Delivery:
     async def nak(self, *, delay: float) -> None:
         """Hand it back, to be delivered again after ``delay`` seconds, or at once for 0."""
         with self._forgiving("nak"):
-            await self._message.nak(delay=delay)
+            await self._say(self._message.nak(delay=delay))
 
     async def reject(self) -> None:
         """Say that delivering it again cannot help; an advisory tells the reconciler."""
         with self._forgiving("reject"):
-            await self._message.term()
+            await self._say(self._message.term())
 
     async def in_progress(self) -> None:
         """Say that it is being worked on, which starts its wait anew."""
         with self._forgiving("in_progress"):
-            await self._message.in_progress()
+            await self._say(self._message.in_progress())
+
+    async def _say(self, saying: Awaitable[object]) -> None:
+        # What the broker does not hear is no harm: the message comes again, and what it causes is recorded
+        # only once.
+        try:
+            await saying
+        except (NatsError, JetStreamError) as error:
+            log.warning("settling_unconfirmed", subject=self.subject, error=repr(error))
 
     @contextmanager
     def _forgiving(self, answer: str) -> Iterator[None]:

@@ -1,0 +1,123 @@
+"""The HTTP application, put together from services that are already running."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from api import downloads, health
+from api.graphql import EXPLORER_FOLDER, graphql_router
+from api.health import HealthChecks
+from api.inbox import inbox_router
+from api.middleware import RequestMiddleware
+from api.pages import pages_router
+from api.settings import ApiSettings
+from core.accounts.attempts import AttemptLimiter
+from core.accounts.passwords import PasswordHasher
+from core.accounts.premium import Vouchers
+from core.accounts.registration import Registration
+from core.accounts.sessions import Sessions
+from core.accounts.tokens import AccessTokens
+from core.catalogue import load_catalogue
+from core.errors import ObjectNotFoundError, ServiceUnavailableError
+from core.generations import Generations
+from core.outbox import JobOutbox
+from core.queue import Queue
+from core.recording import Recorder
+from core.repository.database import UNAVAILABLE
+from core.storage import DownloadLinks, Storage
+from schema.context import Services
+from schema.schema import build_schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the application shares with the background tasks of its process."""
+
+    queue: Queue
+    storage: Storage
+    outbox: JobOutbox
+    recorder: Recorder
+
+
+def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
+    """The parts, over a connection to the broker."""
+    return Parts(
+        queue=queue,
+        storage=Storage.open(settings.storage),
+        outbox=JobOutbox(queue=queue),
+        recorder=Recorder(queue=queue),
+    )
+
+
+def build_services(settings: ApiSettings, parts: Parts) -> Services:
+    """The services that resolvers reach."""
+    catalogue = load_catalogue(settings.catalogue.catalogue)
+    passwords = PasswordHasher(settings.tokens)
+    attempts = AttemptLimiter(settings.limits)
+    return Services(
+        registration=Registration(passwords=passwords, attempts=attempts),
+        sessions=Sessions(
+            settings=settings.tokens,
+            passwords=passwords,
+            tokens=AccessTokens(settings.tokens),
+            attempts=attempts,
+        ),
+        vouchers=Vouchers(attempts=attempts),
+        generations=Generations(
+            queue=parts.queue,
+            outbox=parts.outbox,
+            recorder=parts.recorder,
+            catalogue=catalogue,
+            limits=settings.limits,
+        ),
+        catalogue=catalogue,
+        queue=parts.queue,
+        links=DownloadLinks(settings.links),
+    )
+
+
+def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
+    """The ASGI application."""
+    services = build_services(settings, parts)
+    app = FastAPI(title="Darkroom", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.services = services
+    app.state.storage = parts.storage
+    app.state.health = HealthChecks(queue=parts.queue)
+    app.add_middleware(RequestMiddleware)
+    app.include_router(graphql_router(build_schema(), services=services))
+    app.include_router(health.router)
+    app.include_router(downloads.router)
+    app.include_router(pages_router())
+    if settings.http.inbox_maildir is not None:
+        app.include_router(inbox_router(settings.http.inbox_maildir))
+    _mount_explorer(app, EXPLORER_FOLDER)
+    _answer_errors(app)
+    return app
+
+
+def _mount_explorer(app: FastAPI, folder: Path) -> None:
+    if folder.is_dir():
+        app.mount("/explorer", StaticFiles(directory=folder), name="explorer")
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/graphql")
+
+
+def _answer_errors(app: FastAPI) -> None:
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - FastAPI's hook
+        return JSONResponse(
+            {"detail": "A backing service does not answer. Try again."},
+            status_code=503,
+            headers={"Retry-After": "2"},
+        )
+
+    async def gone(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - FastAPI's hook
+        return JSONResponse({"detail": "There is no such picture."}, status_code=404)
+
+    for kind in (ServiceUnavailableError, *UNAVAILABLE):
+        app.add_exception_handler(kind, unavailable)
+    app.add_exception_handler(ObjectNotFoundError, gone)

@@ -1,0 +1,60 @@
+import type { Answer } from "./endpoint";
+import { isObject } from "./json";
+import { Store } from "./store";
+
+export interface Picture {
+  url: string;
+  /** What is known of the picture, for those who cannot see it. */
+  description: string;
+}
+
+/** The pictures of the latest answer that had any. */
+export class Pictures {
+  readonly #store = new Store<readonly Picture[]>([]);
+
+  readonly read = this.#store.read;
+  readonly subscribe = this.#store.subscribe;
+
+  showFrom(answer: Answer): void {
+    const found = picturesIn(answer.data);
+    if (found.length > 0) {
+      this.#store.write(found);
+    }
+  }
+
+  clear(): void {
+    this.#store.write([]);
+  }
+}
+
+/** Every entry with a usable address in any list called `images`, in the order of the answer. */
+function picturesIn(value: unknown): Picture[] {
+  if (Array.isArray(value)) {
+    return value.flatMap(picturesIn);
+  }
+  if (!isObject(value)) {
+    return [];
+  }
+  return Object.entries(value).flatMap(([name, inner]) =>
+    name === "images" && Array.isArray(inner) ? inner.flatMap(toPicture) : picturesIn(inner),
+  );
+}
+
+function toPicture(image: unknown): Picture[] {
+  if (!isObject(image) || typeof image["url"] !== "string") {
+    return [];
+  }
+  if (!URL.canParse(image["url"], window.location.href)) {
+    return [];
+  }
+  const address = new URL(image["url"], window.location.href);
+  if (!["http:", "https:"].includes(address.protocol)) {
+    return [];
+  }
+  const { width, height, seed } = image;
+  const facts = [
+    typeof width === "number" && typeof height === "number" ? `${width} × ${height}` : null,
+    typeof seed === "number" || typeof seed === "string" ? `seed ${seed}` : null,
+  ].filter((fact) => fact !== null);
+  return [{ url: address.href, description: ["Generated picture", ...facts].join(", ") }];
+}

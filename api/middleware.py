@@ -1,0 +1,77 @@
+"""Around every request: an id, a log line, and a bound on its size."""
+
+import re
+import time
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY: Final = 256 * 1024
+"""Bytes of a request's body: a GraphQL document with its variables is far smaller."""
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+
+log = structlog.get_logger(__name__)
+
+
+class RequestMiddleware:
+    """Gives every request an id, on its log lines, its jobs and its answer.
+
+    A client's own ``X-Request-Id`` is kept if it is 1 to 64 letters, digits, ``_``, ``.`` or ``-``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one HTTP request or websocket."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            if scope["type"] == "websocket":
+                await self._app(scope, receive, send)
+            elif _is_too_large(headers):
+                response = JSONResponse({"detail": f"A body has at most {MAX_BODY} bytes."}, status_code=413)
+                await response(scope, receive, send)
+            else:
+                await self._serve(scope, receive, send, request_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        begun = time.perf_counter()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            # The path alone: queries hold tokens and signatures.
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                milliseconds=round(1000 * (time.perf_counter() - begun), 1),
+            )
+
+
+def _is_too_large(headers: Headers) -> bool:
+    length = headers.get("content-length")
+    if length is None:
+        # Without a length there is nothing to trust, and no client of ours sends chunks.
+        return "transfer-encoding" in headers
+    return not length.isdigit() or int(length) > MAX_BODY

@@ -1,0 +1,84 @@
+"""The two pages that letters link to: proving an address, and choosing a new password."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from core.accounts.passwords import MAX_LENGTH, MIN_LENGTH
+from core.accounts.registration import Registration
+from core.errors import ClientError
+
+Token = Annotated[str, Query(max_length=200, description="From the link in the letter.")]
+FormToken = Annotated[str, Form(max_length=200)]
+
+# The token is in the address, so the address must not travel on as a referrer.
+_HEADERS = {
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+}
+
+
+def _registration(request: Request) -> Registration:
+    registration: Registration = request.app.state.services.registration
+    return registration
+
+
+Service = Annotated[Registration, Depends(_registration)]
+
+
+def pages_router() -> APIRouter:
+    """The pages. A GET only shows them, so that a mail scanner which follows links uses nothing up."""
+    router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+    templates = Jinja2Templates(
+        env=Environment(
+            loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
+        )
+    )
+
+    def page(request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
+        return templates.TemplateResponse(
+            request, f"{name}.html", values, status_code=status, headers=_HEADERS
+        )
+
+    @router.get("/verify")
+    async def show_verify(request: Request, token: Token) -> HTMLResponse:
+        return page(request, "verify", token=token)
+
+    @router.post("/verify")
+    async def verify(request: Request, token: FormToken, registration: Service) -> HTMLResponse:
+        try:
+            account = await registration.verify_email(token)
+        except ClientError as error:
+            return page(request, "message", status=400, title="That did not work", message=str(error))
+        message = f"{account.email} is verified. You can sign in now."
+        return page(request, "message", title="Welcome to Darkroom", message=message)
+
+    @router.get("/reset-password")
+    async def show_reset(request: Request, token: Token) -> HTMLResponse:
+        return page(request, "reset_password", token=token, problem=None, least=MIN_LENGTH, most=MAX_LENGTH)
+
+    @router.post("/reset-password")
+    async def reset(
+        request: Request, token: FormToken, password: Annotated[str, Form()], registration: Service
+    ) -> HTMLResponse:
+        try:
+            account = await registration.reset_password(token=token, password=password)
+        except ClientError as error:
+            return page(
+                request,
+                "reset_password",
+                status=400,
+                token=token,
+                problem=str(error),
+                least=MIN_LENGTH,
+                most=MAX_LENGTH,
+            )
+        message = f"{account.email} has a new password, and every session was signed out."
+        return page(request, "message", title="Your password is changed", message=message)
+
+    return router

@@ -1,0 +1,74 @@
+"""``python -m gpu_worker``: the process that makes pictures."""
+
+import asyncio
+import signal
+import sys
+
+from core import telemetry
+from core.catalogue import Catalogue, ModelEntry, load_catalogue
+from core.errors import ConfigurationError, DarkroomError
+from core.queue import Queue
+from core.storage import Storage
+from gpu_worker.engine import Engine
+from gpu_worker.pipeline import best_placement
+from gpu_worker.settings import GpuWorkerSettings
+from gpu_worker.weights import WeightsStore
+from gpu_worker.worker import Worker
+
+
+def main() -> int:
+    """Work until told to stop; a setting or weights that are wrong end the process with status 1."""
+    try:
+        settings = GpuWorkerSettings.from_environment()
+        telemetry.configure(settings.telemetry, process="gpu_worker")
+        asyncio.run(work(settings))
+    except DarkroomError as error:
+        sys.stderr.write(f"gpu_worker: {error}\n")
+        return 1
+    return 0
+
+
+async def work(settings: GpuWorkerSettings) -> None:
+    """Get the weights, warm up, and only then take jobs."""
+    telemetry.serve_metrics(settings.telemetry)
+    placement = best_placement()
+    engine = Engine(placement=placement)
+    await asyncio.to_thread(_warm_up, engine, settings)
+    queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = Worker(
+        settings=settings.worker,
+        queue=queue,
+        storage=Storage.open(settings.storage),
+        engine=engine,
+        device=placement.name,
+    )
+    try:
+        await worker.run(stop=stop)
+    finally:
+        await queue.close()
+
+
+def _warm_up(engine: Engine, settings: GpuWorkerSettings) -> None:
+    weights = WeightsStore(settings.worker.weights_dir)
+    for entry in _chosen(load_catalogue(settings.catalogue.catalogue), settings.worker.worker_models):
+        engine.load(entry, weights.ensure(entry))
+    engine.warm_up()
+
+
+def _chosen(catalogue: Catalogue, names: tuple[str, ...]) -> list[ModelEntry]:
+    if not names:
+        return list(catalogue.models)
+    entries = []
+    for name in names:
+        entry = catalogue.get(name)
+        if entry is None:
+            raise ConfigurationError(f"DARKROOM_WORKER_MODELS: the catalogue has no model {name}")
+        entries.append(entry)
+    return entries
+
+
+if __name__ == "__main__":
+    sys.exit(main())
