@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 
@@ -67,25 +66,17 @@ class Delivery:
     async def nak(self, *, delay: float) -> None:
         """Hand it back, to be delivered again after ``delay`` seconds, or at once for 0."""
         with self._forgiving("nak"):
-            await self._say(self._message.nak(delay=delay))
+            await self._message.nak(delay=delay)
 
     async def reject(self) -> None:
         """Say that delivering it again cannot help; an advisory tells the reconciler."""
         with self._forgiving("reject"):
-            await self._say(self._message.term())
+            await self._message.term()
 
     async def in_progress(self) -> None:
         """Say that it is being worked on, which starts its wait anew."""
         with self._forgiving("in_progress"):
-            await self._say(self._message.in_progress())
-
-    async def _say(self, saying: Awaitable[object]) -> None:
-        # What the broker does not hear is no harm: the message comes again, and what it causes is recorded
-        # only once.
-        try:
-            await saying
-        except (NatsError, JetStreamError) as error:
-            log.warning("settling_unconfirmed", subject=self.subject, error=repr(error))
+            await self._message.in_progress()
 
     @contextmanager
     def _forgiving(self, answer: str) -> Iterator[None]:
@@ -113,7 +104,8 @@ class Consumer:
         try:
             subscription = self._subscription or await self._bind()
             messages = await subscription.fetch(count, timeout=min(wait, LONGEST_FETCH))
-        except NatsTimeoutError:
+        except TimeoutError:
+            # The client library's own, or the plain one that it raises when it was held up itself.
             return []
         except (NatsError, JetStreamError) as error:
             await self._lost(error)

@@ -1,0 +1,12 @@
+"""These tests speak to a served api."""
+
+from tests.served_api import (
+    api_settings,
+    client,
+    normal,
+    parts,
+    password_hash,
+    premium,
+)
+
+__all__ = ["api_settings", "client", "normal", "parts", "password_hash", "premium"]

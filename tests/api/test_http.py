@@ -1,0 +1,96 @@
+from datetime import timedelta
+
+import pytest
+
+from api.app import Parts
+from api.graphql import EXPLORER_FOLDER
+from core.accounts.tokens import new_secret
+from core.clock import now
+from core.messages import Heartbeat
+from core.models import Account, TokenPurpose
+from core.repository import accounts
+from tests.graphql_client import PASSWORD, Client
+
+
+async def test_health_says_what_is_missing(client: Client, parts: Parts) -> None:
+    assert (await client.http.get("/health/live")).json()["status"] == "ok"
+    serving = await client.http.get("/health/serving")
+    assert (serving.status_code, serving.json()["missing"]) == (200, [])
+    ready = await client.http.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["missing"] == ["gpu_worker: no warm worker"]
+
+
+async def test_a_warm_worker_makes_the_service_ready(client: Client, parts: Parts) -> None:
+    await parts.queue.put_heartbeat(
+        Heartbeat(worker="w1", models=("m",), device="cpu", slots=1, started_at=now(), beat_at=now())
+    )
+    ready = await client.http.get("/health/ready")
+    assert (ready.status_code, ready.json()["workers"]) == (200, 1)
+
+
+async def test_every_answer_carries_the_request_id(client: Client) -> None:
+    given = await client.http.get("/health/live", headers={"X-Request-Id": "mine-1"})
+    assert given.headers["x-request-id"] == "mine-1"
+    made = await client.http.get("/health/live", headers={"X-Request-Id": "not\x20good" * 20})
+    assert len(made.headers["x-request-id"]) == 32
+
+
+async def test_a_body_that_is_too_large_is_refused_with_the_limit(client: Client) -> None:
+    response = await client.http.post("/graphql", content=b" " * 300_000)
+    assert response.status_code == 413
+    assert "262144" in response.text
+
+
+async def test_queries_by_get_are_refused(client: Client) -> None:
+    response = await client.http.get("/graphql", params={"query": "{ models { id } }"})
+    assert response.status_code in (400, 404, 405)
+
+
+@pytest.mark.skipif(not EXPLORER_FOLDER.is_dir(), reason="GraphiQL is not built here")
+async def test_a_browser_gets_graphiql_from_our_own_origin(client: Client) -> None:
+    page = await client.http.get("/graphql", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert 'src="/explorer/' in page.text
+
+
+async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:
+    account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
+    token, token_hash = new_secret()
+    await accounts.replace_email_token(
+        account.id,
+        purpose=TokenPurpose.VERIFY_EMAIL,
+        token_hash=token_hash,
+        expires_at=now() + timedelta(hours=1),
+    )
+    shown = await client.http.get("/verify", params={"token": token})
+    assert shown.status_code == 200
+    assert token in shown.text
+    assert (await Account.get()).email_verified_at is None
+    done = await client.http.post("/verify", data={"token": token})
+    assert done.status_code == 200
+    assert "a@example.org is verified" in done.text
+    assert (await Account.get()).email_verified_at is not None
+    assert (await client.http.post("/verify", data={"token": token})).status_code == 400
+    hostile = await client.http.get("/verify", params={"token": '"><script>'})
+    assert "<script>" not in hostile.text
+
+
+async def test_the_reset_page_sets_a_password(client: Client) -> None:
+    account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
+    token, token_hash = new_secret()
+    await accounts.replace_email_token(
+        account.id,
+        purpose=TokenPurpose.RESET_PASSWORD,
+        token_hash=token_hash,
+        expires_at=now() + timedelta(hours=1),
+    )
+    weak = await client.http.post("/reset-password", data={"token": token, "password": "short"})
+    assert weak.status_code == 400
+    assert "8 to 128" in weak.text
+    done = await client.http.post("/reset-password", data={"token": token, "password": PASSWORD})
+    assert done.status_code == 200
+    assert (await client.signed_in("a@example.org")).token

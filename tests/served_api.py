@@ -1,0 +1,95 @@
+"""A served api of the test's own: real HTTP and WebSocket on a real port, over real services."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from api.app import Parts, build_app, build_parts
+from api.settings import ApiSettings, HttpSettings
+from core.accounts.passwords import PasswordHasher
+from core.clock import now
+from core.queue import Queue
+from core.settings import (
+    BrokerSettings,
+    CatalogueSettings,
+    DatabaseSettings,
+    LimitSettings,
+    LinkSettings,
+    StorageSettings,
+    TelemetrySettings,
+    TokenSettings,
+)
+from tests.graphql_client import PASSWORD, Client
+
+
+@pytest.fixture
+def api_settings(
+    database: DatabaseSettings,
+    broker_settings: BrokerSettings,
+    storage_settings: StorageSettings,
+    link_settings: LinkSettings,
+    token_settings: TokenSettings,
+    limit_settings: LimitSettings,
+) -> ApiSettings:
+    return ApiSettings(
+        http=HttpSettings(),
+        database=database,
+        broker=broker_settings,
+        storage=storage_settings,
+        links=link_settings,
+        tokens=token_settings,
+        limits=limit_settings,
+        catalogue=CatalogueSettings(),
+        telemetry=TelemetrySettings(),
+    )
+
+
+@pytest.fixture
+def parts(api_settings: ApiSettings, queue: Queue) -> Parts:
+    return build_parts(api_settings, queue=queue)
+
+
+@pytest.fixture
+async def client(api_settings: ApiSettings, parts: Parts) -> AsyncIterator[Client]:
+    """A client of a served api; nobody is signed in."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        app = build_app(api_settings, parts)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            yield Client(http=http, port=port)
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def password_hash(token_settings: TokenSettings) -> str:
+    """The stored form of ``PASSWORD``."""
+    return await PasswordHasher(token_settings).hash(PASSWORD)
+
+
+@pytest.fixture
+async def premium(client: Client, new_account: Any, password_hash: str) -> Client:
+    """A signed-in premium customer."""
+    until = now() + timedelta(days=30)
+    await new_account("premium@example.org", password_hash=password_hash, premium_until=until)
+    return await client.signed_in("premium@example.org")
+
+
+@pytest.fixture
+async def normal(client: Client, new_account: Any, password_hash: str) -> Client:
+    """A signed-in normal customer."""
+    await new_account("normal@example.org", password_hash=password_hash)
+    return await client.signed_in("normal@example.org")
