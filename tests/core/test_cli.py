@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from core.models import Account
+from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
+
+DARKROOM = Path(sysconfig.get_path("scripts")) / "darkroom"
+
+
+@pytest.fixture
+def environment(
+    database: DatabaseSettings, broker_settings: BrokerSettings, token_settings: TokenSettings
+) -> dict[str, str]:
+    assert broker_settings.nats_user
+    assert broker_settings.nats_password
+    return {
+        "PATH": os.environ["PATH"],
+        "DARKROOM_DATABASE_URL": database.database_url.get_secret_value(),
+        "DARKROOM_NATS_URL": broker_settings.nats_url,
+        "DARKROOM_NATS_USER": broker_settings.nats_user,
+        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+        "DARKROOM_JWT_SECRET": token_settings.jwt_secret.get_secret_value(),
+        "DARKROOM_PASSWORD_PEPPER": token_settings.password_pepper.get_secret_value(),
+        "DARKROOM_BCRYPT_ROUNDS": "4",
+        "MY_PASSWORD": "correct horse battery staple",
+    }
+
+
+def darkroom(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(DARKROOM), *words], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+async def test_an_operator_makes_an_account_premium_and_looks_at_it(environment: dict[str, str]) -> None:
+    made = darkroom(environment, "account", "ensure", "a@example.org", "--password-env", "MY_PASSWORD")
+    assert made.returncode == 0, made.stderr
+    again = darkroom(
+        environment,
+        "account",
+        "ensure",
+        "a@example.org",
+        "--password-env",
+        "MY_PASSWORD",
+        "--premium-days",
+        "9",
+    )
+    assert again.returncode == 0, again.stderr
+    granted = darkroom(environment, "account", "grant-premium", "a@example.org", "--days", "30")
+    assert granted.returncode == 0, granted.stderr
+    shown = darkroom(environment, "account", "show", "A@example.org").stdout
+    assert "PREMIUM" in shown
+    account = await Account.get()
+    assert account.premium_until is not None
+    letters = darkroom(environment, "letter", "list").stdout
+    assert letters.count("premium_started") == 2
+    assert darkroom(environment, "job", "list").stdout == ""
+
+
+async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:
+    made = darkroom(environment, "voucher", "create", "--days", "30")
+    assert made.returncode == 0, made.stderr
+    assert len(made.stdout.strip()) == 43
+
+
+async def test_streams_and_migrations_may_be_run_again(environment: dict[str, str]) -> None:
+    for words in (["streams"], ["streams"], ["migrate"]):
+        done = darkroom(environment, *words)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["account", "show", "nobody@example.org"], "there is no account nobody@example.org"),
+        (["account", "grant-premium", "nobody@example.org", "--days", "1"], "there is no account"),
+        (["voucher", "create", "--days", "0"], "days: must be 1 to 3660, not 0"),
+        (["account", "ensure", "a@example.org", "--password-env", "UNSET"], "password: must have 8 to 128"),
+        (["letter", "retry", "00000000-0000-4000-8000-000000000000"], "no failed letter"),
+        (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open generation"),
+    ],
+)
+async def test_a_mistake_is_one_line_and_exit_status_1(
+    environment: dict[str, str], words: list[str], reason: str
+) -> None:
+    done = darkroom(environment, *words)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
