@@ -1,0 +1,136 @@
+"""From a folder of weights to a diffusers pipeline on a device, and the samplers it can run with."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers.utils.logging import disable_progress_bar
+
+from core.errors import WeightsError
+from core.lifecycle import Scheduler
+
+LCM_TRAINING_STEPS: Final = 50
+"""Steps of the sampler that latent consistency models are distilled from: more of them need a finer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where pictures are made, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        """What to call the device in a heartbeat, such as ``cpu`` or ``NVIDIA H200``."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+
+def best_placement() -> Placement:
+    """The first CUDA device in half precision where there is one, else the CPU in single precision.
+
+    On the CPU this also sets how many threads torch computes with: every core that this process may use.
+    """
+    if torch.cuda.is_available():
+        return Placement(torch.device("cuda", torch.cuda.current_device()), torch.float16)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return Placement(torch.device("cpu"), torch.float32)
+
+
+def load_pipeline(
+    folder: Path, *, family: Literal["sd1", "sdxl"], variant: str | None, placement: Placement
+) -> Any:  # noqa: ANN401 - diffusers is not typed
+    """Load ``folder`` (diffusers' layout, safetensors) as the pipeline of its family, ready to be called.
+
+    Raises:
+        WeightsError: the files do not fit together.
+    """
+    disable_progress_bar()
+    kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+    # The watermark of the XL pipeline would change pixels, and depends on which packages are there.
+    extra = {"add_watermarker": False} if family == "sdxl" else {}
+    try:
+        pipeline = kind.from_pretrained(
+            str(folder),
+            dtype=placement.dtype,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise WeightsError(f"{folder} does not load: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    # One picture at a time: a batch's worth of decoder activations would be what fills the memory.
+    pipeline.vae.enable_slicing()
+    return pipeline.to(placement.device)
+
+
+def make_scheduler(kind: Scheduler, config: Mapping[str, Any], *, steps: int) -> Any:  # noqa: ANN401 - as above
+    """The sampler ``kind`` with the noise schedule that the model was trained with.
+
+    Args:
+        kind: which sampler.
+        config: the configuration of the scheduler that came with the model.
+        steps: how many steps it will be asked for.
+    """
+    match kind:
+        case Scheduler.DDIM:
+            # Latents have no fixed range; clipping is for models that work on pixels.
+            return DDIMScheduler.from_config(config, clip_sample=False)
+        case Scheduler.EULER:
+            return EulerDiscreteScheduler.from_config(config)
+        case Scheduler.EULER_ANCESTRAL:
+            return EulerAncestralDiscreteScheduler.from_config(config)
+        case Scheduler.DPMPP_2M:
+            return DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=False)
+        case Scheduler.DPMPP_2M_KARRAS:
+            return DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True)
+        case Scheduler.LCM:
+            return LCMScheduler.from_config(config, original_inference_steps=max(LCM_TRAINING_STEPS, steps))
+
+
+@torch.no_grad()
+def embed_prompt(
+    pipeline: Any,  # noqa: ANN401 - as above
+    prompt: str,
+    negative_prompt: str,
+    *,
+    guided: bool,
+) -> dict[str, torch.Tensor]:
+    """What the text encoders make of one picture's prompts: arguments of the pipeline's call, batch size 1.
+
+    An empty negative prompt is passed as none at all: XL models have their own idea of nothing.
+    """
+    embedded = pipeline.encode_prompt(
+        prompt,
+        device=pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=guided,
+        negative_prompt=negative_prompt or None,
+    )
+    names = (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    )
+    return {name: tensor for name, tensor in zip(names, embedded, strict=False) if tensor is not None}
+
+
+def tokens_beyond_window(pipeline: Any, prompt: str) -> int:  # noqa: ANN401 - as above
+    """How many tokens of ``prompt`` the text encoder will not see."""
+    tokenizer = pipeline.tokenizer
+    return max(0, len(tokenizer(prompt, truncation=False).input_ids) - int(tokenizer.model_max_length))

@@ -1,0 +1,91 @@
+"""Makes sure that a model's weights lie on this machine, complete, and as safetensors only."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+from filelock import FileLock, Timeout
+
+from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
+from core.errors import WeightsError
+from gpu_worker import layout
+from gpu_worker.demo_model import build as demo_model
+from gpu_worker.hub import Hub
+
+_BUNDLED: Final[dict[str, tuple[Callable[[Path], None], Path]]] = {
+    "demo_model": (demo_model.build, Path(demo_model.__file__)),
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class WeightsStore:
+    """The models of one machine, under one folder that several workers may share.
+
+    Args:
+        root: where made and downloaded models are kept.
+        hub: where models with a hub source come from.
+    """
+
+    def __init__(self, root: Path, *, hub: Hub | None = None) -> None:
+        self._root = root
+        self._hub = hub or Hub()
+
+    def ensure(self, entry: ModelEntry) -> Path:
+        """The folder of ``entry``'s weights in diffusers' layout, made or downloaded first where need be.
+
+        Blocks, for a download possibly many minutes: call it in a thread. A model that is there already needs
+        no network.
+
+        Raises:
+            WeightsError: the weights cannot be had or are not as they must be; names the model and the file.
+        """
+        try:
+            match entry.source:
+                case BundledSource(name=name):
+                    folder = self._bundled(name)
+                case DirectorySource(path=path):
+                    folder = path
+                case HubSource():
+                    folder = self._downloaded(entry.source)
+            layout.verify(folder, entry.family)
+        except (WeightsError, OSError) as error:
+            raise WeightsError(f"model {entry.id}: {error}") from error
+        _log.info("weights.ready", model=entry.id, folder=str(folder))
+        return folder
+
+    def _bundled(self, name: str) -> Path:
+        if name not in _BUNDLED:
+            raise WeightsError(f"no bundled model is called {name!r}; there are {', '.join(_BUNDLED)}")
+        build, recipe = _BUNDLED[name]
+        # Named by what made it, so that a changed recipe makes a new model instead of finding the old one.
+        made_by = hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]
+        folder = self._root / "bundled" / f"{name}-{made_by}"
+        build(folder)
+        return folder
+
+    def _downloaded(self, source: HubSource) -> Path:
+        owner, _, name = source.repository.partition("/")
+        shelf = self._root / "hub" / f"{owner}--{name}"
+        label = f"{source.revision}.{source.variant}" if source.variant else source.revision
+        folder = shelf / label
+        if folder.exists():
+            return folder
+        shelf.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(shelf / f"{label}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            _log.info("weights.waiting", source=source.repository, reason="another process downloads it")
+            lock.acquire()
+        try:
+            if not folder.exists():
+                partial = shelf / f"{label}.partial"
+                partial.mkdir(exist_ok=True)
+                self._hub.download(source, partial)
+                partial.rename(folder)
+        finally:
+            lock.release()
+        return folder

@@ -1,0 +1,425 @@
+import hashlib
+import json
+import re
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import structlog
+import structlog.testing
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
+from core.errors import WeightsError
+from gpu_worker.hub import Hub, RemoteFile, needed_files
+from gpu_worker.weights import WeightsStore
+
+TOKEN = "hf_madeup"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@dataclass
+class HubServer:
+    """A hub on this machine with one repository, which can be told to fail."""
+
+    files: dict[str, bytes]
+    repository: str = "studio/model"
+    revision: str = REVISION
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    """Path and ``Range`` of every request so far."""
+    cuts: dict[str, int] = field(default_factory=dict)
+    """After how many bytes to break off the next answer with this file."""
+    failures: dict[str, list[HTTPStatus]] = field(default_factory=dict)
+    """What to answer to the next requests for this file instead of it."""
+    corrupted: set[str] = field(default_factory=set)
+    """Files whose next answer has a wrong byte."""
+    tokens: set[str | None] = field(default_factory=set)
+    """What stood in ``Authorization``."""
+    address: str = ""
+
+    @property
+    def fetched(self) -> list[str]:
+        marker = f"/resolve/{self.revision}/"
+        return [path.partition(marker)[2] for path, _ in self.requests if marker in path]
+
+    def listing(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = [
+            {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
+            for folder in sorted({path.partition("/")[0] for path in self.files if "/" in path})
+        ]
+        for path, content in self.files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": blob}
+            if path.endswith((".safetensors", ".bin")):
+                digest = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        return entries
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+        """Stay quiet."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        self.hub.requests.append((path, self.headers["Range"]))
+        self.hub.tokens.add(self.headers["Authorization"])
+        tree = f"/api/models/{self.hub.repository}/tree/{self.hub.revision}"
+        files = f"/{self.hub.repository}/resolve/{self.hub.revision}/"
+        if path == tree:
+            self._listing(last="cursor" in query)
+        elif path.startswith(files) and path.removeprefix(files) in self.hub.files:
+            self._file(path.removeprefix(files))
+        elif path.startswith(f"/api/models/{self.hub.repository}/"):
+            self._refuse(HTTPStatus.NOT_FOUND, "RevisionNotFound")
+        else:
+            self._refuse(HTTPStatus.UNAUTHORIZED, "RepoNotFound")
+
+    def _listing(self, *, last: bool) -> None:
+        """Two pages, as a hub answers for many files."""
+        entries = self.hub.listing()
+        page = entries[5:] if last else entries[:5]
+        following = f'<{self.hub.address}{self.path}&cursor=5>; rel="next"'
+        self._answer(HTTPStatus.OK, json.dumps(page).encode(), {} if last else {"Link": following})
+
+    def _file(self, name: str) -> None:
+        if waiting := self.hub.failures.get(name):
+            self._refuse(waiting.pop(0), "")
+            return
+        content = self.hub.files[name]
+        if name in self.hub.corrupted:
+            self.hub.corrupted.discard(name)
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        start = int(re.sub(r"\D", "", self.headers["Range"] or "0"))
+        status = HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK
+        self._answer(status, content[start:], {}, cut=self.hub.cuts.pop(name, None))
+
+    def _refuse(self, status: HTTPStatus, code: str) -> None:
+        self._answer(status, b"{}", {"X-Error-Code": code} if code else {})
+
+    def _answer(
+        self, status: HTTPStatus, body: bytes, headers: dict[str, str], *, cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.end_headers()
+        self.wfile.write(body[:cut])
+        self.close_connection = cut is not None
+
+
+@pytest.fixture
+def hub_server(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The demo model on a hub, beside files that nobody should fetch."""
+    files = {
+        str(file.relative_to(demo_folder)): file.read_bytes()
+        for file in sorted(demo_folder.rglob("*"))
+        if file.is_file()
+    }
+    files |= {
+        "README.md": b"# A model",
+        "model.safetensors": b"the whole model in one file",
+        "unet/diffusion_pytorch_model.bin": b"a pickle",
+        "unet/diffusion_pytorch_model.non_ema.safetensors": b"for training",
+        "vae_old/diffusion_pytorch_model.safetensors": b"no component of the index",
+    }
+    hub = HubServer(files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    hub.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    # The hub's client is made once per process: make it anew, now that nothing goes through a proxy.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    huggingface_hub.close_session()
+    yield hub
+    huggingface_hub.close_session()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def hub_entry(demo_entry: ModelEntry) -> ModelEntry:
+    source = HubSource(kind="hub", repository="studio/model", revision=REVISION)
+    return demo_entry.model_copy(update={"source": source})
+
+
+def _store(root: Path, hub: HubServer, *, attempts: int = 3) -> WeightsStore:
+    return WeightsStore(root, hub=Hub(endpoint=hub.address, token=TOKEN, attempts=attempts, first_delay=0.01))
+
+
+def _directory(entry: ModelEntry, folder: Path) -> ModelEntry:
+    return entry.model_copy(update={"source": DirectorySource(kind="directory", path=folder)})
+
+
+def test_a_bundled_model_is_made_once(demo_entry: ModelEntry, tmp_path: Path) -> None:
+    store = WeightsStore(tmp_path)
+    folder = store.ensure(demo_entry)
+    made_at = (folder / UNET).stat().st_mtime_ns
+    assert store.ensure(demo_entry) == folder
+    assert (folder / UNET).stat().st_mtime_ns == made_at
+
+
+def test_an_unknown_bundled_model_is_an_error_that_names_it(demo_entry: ModelEntry, tmp_path: Path) -> None:
+    entry = demo_entry.model_copy(update={"source": BundledSource(kind="bundled", name="nonesuch")})
+    with pytest.raises(WeightsError, match=r"darkroom-demo.*nonesuch"):
+        WeightsStore(tmp_path).ensure(entry)
+
+
+def test_a_directory_is_used_where_it_lies(demo_entry: ModelEntry, demo_folder: Path, tmp_path: Path) -> None:
+    assert WeightsStore(tmp_path).ensure(_directory(demo_entry, demo_folder)) == demo_folder
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "model_index.json").unlink(), r"model_index\.json is missing"),
+        (lambda folder: (folder / "model_index.json").write_text("{"), r"model_index\.json is not JSON"),
+        (lambda folder: (folder / "model_index.json").write_text("[]"), "not a JSON object"),
+        (lambda folder: (folder / "model_index.json").write_text("{}"), "names no text_encoder, unet, vae"),
+        (lambda folder: (folder / "tokenizer").rename(folder / "elsewhere"), "tokenizer is missing"),
+        (lambda folder: (folder / "vae" / "config.json").unlink(), r"vae/config\.json is missing"),
+        (lambda folder: (folder / UNET).unlink(), "unet holds no safetensors file"),
+        (
+            lambda folder: (folder / UNET).rename(folder / "unet" / "diffusion_pytorch_model.bin"),
+            r"diffusion_pytorch_model\.bin could run code",
+        ),
+        (lambda folder: (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-1]), "not a whole"),
+        (lambda folder: (folder / UNET).write_bytes(b"\x80\x04pickle"), "not a whole safetensors file"),
+        (lambda folder: save_file({}, folder / UNET), "holds no tensors"),
+        (
+            lambda folder: (folder / f"{UNET}.index.json").write_text('{"weight_map": {"a": "gone-1-of-2"}}'),
+            "gone-1-of-2 is missing",
+        ),
+        (lambda folder: (folder / f"{UNET}.index.json").write_text("{}"), "has no weight_map"),
+    ],
+)
+def test_a_directory_with_something_wrong_is_refused_by_name(
+    spoil: Callable[[Path], object],
+    message: str,
+    demo_entry: ModelEntry,
+    own_demo_folder: Path,
+    tmp_path: Path,
+) -> None:
+    spoil(own_demo_folder)
+    with pytest.raises(WeightsError, match=rf"model darkroom-demo: .*{message}"):
+        WeightsStore(tmp_path).ensure(_directory(demo_entry, own_demo_folder))
+
+
+def test_a_model_of_another_family_is_refused(
+    demo_entry: ModelEntry, own_demo_folder: Path, tmp_path: Path
+) -> None:
+    entry = _directory(demo_entry, own_demo_folder)
+    with pytest.raises(WeightsError, match="names no text_encoder_2, which sdxl needs"):
+        WeightsStore(tmp_path).ensure(entry.model_copy(update={"family": "sdxl"}))
+    index = json.loads((own_demo_folder / "model_index.json").read_text())
+    index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+    (own_demo_folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="not of family sd1"):
+        WeightsStore(tmp_path).ensure(entry)
+
+
+def test_a_hub_model_is_downloaded_with_what_inference_needs_and_no_more(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fresh logger: one that was used before may be bound to another test's settings.
+    monkeypatch.setattr("gpu_worker.hub._log", structlog.get_logger())
+    with structlog.testing.capture_logs() as lines:
+        folder = _store(tmp_path, hub_server).ensure(hub_entry)
+    names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert names == set(hub_server.fetched)
+    assert hub_server.tokens == {f"Bearer {TOKEN}"}
+    assert {name for name in names if name.endswith(".safetensors")} == {
+        UNET,
+        "text_encoder/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+    assert all((folder / name).read_bytes() == hub_server.files[name] for name in names)
+    StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+    [told] = [line for line in lines if line["event"] == "weights.download" and line["files"] > 1]
+    assert told["bytes"] == sum(len(hub_server.files[name]) for name in names if "/" in name)
+
+
+def test_a_downloaded_model_needs_no_network_again(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    folder = _store(tmp_path, hub_server).ensure(hub_entry)
+    hub_server.requests.clear()
+    assert _store(tmp_path, hub_server).ensure(hub_entry) == folder
+    assert hub_server.requests == []
+
+
+def test_a_missing_revision_is_an_error_at_once(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.revision = "f" * 40
+    with pytest.raises(WeightsError, match=rf"darkroom-demo: studio/model@{REVISION}: 404.*"):
+        _store(tmp_path, hub_server).ensure(hub_entry)
+    assert len(hub_server.requests) == 1
+
+
+def test_a_repository_that_is_not_there_is_an_error_at_once(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.repository = "studio/other"
+    with pytest.raises(WeightsError, match=r"studio/model@.*401"):
+        _store(tmp_path, hub_server).ensure(hub_entry)
+    assert len(hub_server.requests) == 1
+
+
+def test_a_repository_without_an_index_is_an_error(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    del hub_server.files["model_index.json"]
+    with pytest.raises(WeightsError, match=r"has no model_index\.json"):
+        _store(tmp_path, hub_server).ensure(hub_entry)
+
+
+def test_a_repository_with_pickles_alone_is_refused(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    del hub_server.files[UNET]
+    with pytest.raises(WeightsError, match="unet holds no safetensors file"):
+        _store(tmp_path, hub_server).ensure(hub_entry)
+    assert not [name for name in hub_server.fetched if name.endswith(".bin")]
+
+
+def test_a_broken_off_file_is_taken_up_where_it_stopped(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.cuts[UNET] = 1_000_000
+    folder = _store(tmp_path, hub_server).ensure(hub_entry)
+    assert (folder / UNET).read_bytes() == hub_server.files[UNET]
+    [_, (_, second)] = [request for request in hub_server.requests if request[0].endswith(UNET)]
+    assert second == "bytes=1000000-"
+
+
+def test_a_restarted_worker_takes_a_download_up_where_it_stopped(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.cuts[UNET] = 1_000_000
+    with pytest.raises(WeightsError, match=rf"{UNET}: given up after 1 attempts"):
+        _store(tmp_path, hub_server, attempts=1).ensure(hub_entry)
+    hub_server.requests.clear()
+    folder = _store(tmp_path, hub_server, attempts=1).ensure(hub_entry)
+    assert (folder / UNET).read_bytes() == hub_server.files[UNET]
+    assert [span for path, span in hub_server.requests if path.endswith(UNET)] == ["bytes=1000000-"]
+    assert "model_index.json" not in hub_server.fetched
+
+
+def test_a_busy_hub_is_asked_again(hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path) -> None:
+    hub_server.failures[UNET] = [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS]
+    assert _store(tmp_path, hub_server).ensure(hub_entry).is_dir()
+    assert hub_server.fetched.count(UNET) == 3
+
+
+def test_a_hub_that_stays_broken_is_given_up(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.failures[UNET] = [HTTPStatus.BAD_GATEWAY] * 9
+    with pytest.raises(
+        WeightsError, match=rf"studio/model@{REVISION}/{UNET}: given up after 3 attempts: .*502"
+    ):
+        _store(tmp_path, hub_server).ensure(hub_entry)
+    assert hub_server.fetched.count(UNET) == 3
+
+
+def test_a_hub_out_of_reach_is_given_up(hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path) -> None:
+    nowhere = Hub(endpoint="http://127.0.0.1:1", token=TOKEN, attempts=2, first_delay=0.01)
+    with pytest.raises(WeightsError, match=r"studio/model@.*given up after 2 attempts"):
+        WeightsStore(tmp_path, hub=nowhere).ensure(hub_entry)
+    assert hub_server.requests == []
+
+
+def test_a_malformed_token_is_an_error_that_does_not_show_it(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub = Hub(endpoint=hub_server.address, token="sec\nret", attempts=2, first_delay=0.01)
+    with pytest.raises(WeightsError, match="token is malformed") as caught:
+        WeightsStore(tmp_path, hub=hub).ensure(hub_entry)
+    assert "ret'" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_file_with_a_wrong_byte_is_fetched_anew(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.corrupted |= {UNET, "vae/config.json"}
+    folder = _store(tmp_path, hub_server).ensure(hub_entry)
+    for name in (UNET, "vae/config.json"):
+        assert (folder / name).read_bytes() == hub_server.files[name]
+        assert hub_server.fetched.count(name) == 2
+
+
+def test_only_one_of_several_workers_downloads(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    folders: list[Path] = []
+    workers = [
+        threading.Thread(target=lambda: folders.append(_store(tmp_path, hub_server).ensure(hub_entry)))
+        for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(folders) == 3
+    assert len(set(folders)) == 1
+    assert len(hub_server.fetched) == len(set(hub_server.fetched))
+
+
+def test_a_variant_is_taken_where_there_is_one(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    half = "unet/diffusion_pytorch_model.fp16.safetensors"
+    save_file(
+        {name: tensor.half() for name, tensor in _tensors(hub_server, UNET, tmp_path).items()},
+        tmp_path / "half",
+    )
+    hub_server.files[half] = (tmp_path / "half").read_bytes()
+    source = HubSource(kind="hub", repository="studio/model", revision=REVISION, variant="fp16")
+    folder = _store(tmp_path, hub_server).ensure(hub_entry.model_copy(update={"source": source}))
+    assert half in hub_server.fetched
+    assert UNET not in hub_server.fetched
+    assert "text_encoder/model.safetensors" in hub_server.fetched
+    StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, variant="fp16")
+
+
+def _tensors(hub: HubServer, name: str, folder: Path) -> dict[str, Any]:
+    (folder / "full").write_bytes(hub.files[name])
+    return dict(load_file(folder / "full"))
+
+
+def test_shards_of_the_variant_asked_for_are_chosen_and_nothing_outside_a_component() -> None:
+    listing = [
+        RemoteFile(path, 1, "0" * 40)
+        for path in (
+            "unet/m-00001-of-00002.safetensors",
+            "unet/m.fp16-00001-of-00002.safetensors",
+            "unet/m.safetensors.index.fp16.json",
+            "unet/deeper/m.safetensors",
+            "unet/../../m.safetensors",
+            "unet/flax_model.msgpack",
+            "m.safetensors",
+        )
+    ]
+    plain = [file.path for file in needed_files(listing, {"unet"}, None)]
+    assert plain == ["unet/m.safetensors.index.fp16.json", "unet/m-00001-of-00002.safetensors"]
+    half = [file.path for file in needed_files(listing, {"unet"}, "fp16")]
+    assert half == ["unet/m.safetensors.index.fp16.json", "unet/m.fp16-00001-of-00002.safetensors"]
