@@ -3,9 +3,11 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 from uuid import UUID
 
+import dotenv
 import typer
 
 from core.accounts.attempts import AttemptLimiter
@@ -40,7 +42,11 @@ Days = Annotated[int, typer.Option(help="Days of premium time.")]
 
 
 def main() -> None:
-    """Run a command; an error of ours is one line and exit status 1."""
+    """Run a command; an error of ours is one line and exit status 1.
+
+    On one machine the stack leaves its settings in its state folder; what the shell sets comes first.
+    """
+    dotenv.load_dotenv(Path(os.environ.get("DARKROOM_HOME", ".darkroom")) / "operator.env")
     try:
         app()
     except DarkroomError as error:

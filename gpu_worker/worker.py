@@ -77,7 +77,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await self._hand_back(self._intake.held)
-            await self._queue.remove_heartbeat(self._settings.worker_name)
+            await self._leave()
 
     async def _process(self, batch: Sequence[Held]) -> None:
         live = [one for one in batch if not await self._refuse_late(one)]
@@ -262,6 +262,13 @@ class Worker:
             except ServiceUnavailableError as error:
                 log.warning("heartbeat_lost", error=str(error))
             await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+    async def _leave(self) -> None:
+        try:
+            await self._queue.remove_heartbeat(self._settings.worker_name)
+        except ServiceUnavailableError as error:
+            # It expires by itself.
+            log.warning("heartbeat_left_behind", error=str(error))
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

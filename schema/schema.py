@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
+from strawberry.types import ExecutionContext
 
 from core.telemetry import REQUEST_SECONDS
 from schema.errors import ErrorPresentation, UserError, exception_handlers
@@ -37,6 +39,13 @@ class OperationTimer(SchemaExtension):
         REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
 
 
+class _Schema(strawberry.Schema):
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Nothing: ErrorPresentation logs what needs a log line, without the document and its prompts."""
+
+
 def build_schema() -> strawberry.Schema:
     """The GraphQL schema of Darkroom."""
     query = merge_types("Query", (AccountQuery, GenerationQuery, ServiceQuery))
@@ -50,7 +59,7 @@ def build_schema() -> strawberry.Schema:
         lambda: ParserCache(maxsize=_CACHED_DOCUMENTS),
         lambda: ValidationCache(maxsize=_CACHED_DOCUMENTS),
     ]
-    return strawberry.Schema(
+    return _Schema(
         query=query,
         mutation=mutation,
         subscription=subscription,

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoKeysError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
-from core.errors import ConflictError, InvalidMessageError, ServiceUnavailableError
+from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
 from core.queue import topology
@@ -43,11 +43,13 @@ class Queue:
     Everything that fails for the broker's sake raises :class:`~core.errors.ServiceUnavailableError`.
     """
 
-    def __init__(self, *, client: Client, replicas: int) -> None:
+    def __init__(self, *, client: Client, replicas: int, reconnected: asyncio.Event) -> None:
         self._client = client
         self._js: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT)
         self._replicas = replicas
         self._consumers: list[Consumer] = []
+        self._reconnected = reconnected
+        self._repair = asyncio.create_task(self._declare_after_reconnections())
 
     @classmethod
     async def connect(cls, settings: BrokerSettings, *, name: str) -> Self:
@@ -59,6 +61,11 @@ class Queue:
 
         async def failed(error: Exception) -> None:
             log.warning("broker_error", error=repr(error))
+
+        reconnected = asyncio.Event()
+
+        async def note_reconnection() -> None:
+            reconnected.set()
 
         try:
             client = await nats.connect(
@@ -72,10 +79,11 @@ class Queue:
                 allow_reconnect=True,
                 connect_timeout=5,
                 error_cb=failed,
+                reconnected_cb=note_reconnection,
             )
         except (NatsError, OSError) as error:
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
-        return cls(client=client, replicas=settings.nats_replicas)
+        return cls(client=client, replicas=settings.nats_replicas, reconnected=reconnected)
 
     @classmethod
     async def connect_when_there(cls, settings: BrokerSettings, *, name: str) -> Self:
@@ -113,6 +121,18 @@ class Queue:
             await topology.declare_streams(self._js, replicas=self._replicas, update=update)
             for spec in topology.CONSUMERS:
                 await topology.declare_consumer(self._js, spec)
+
+    async def _declare_after_reconnections(self) -> None:
+        """A server that came back alone has lost what it kept in memory: live status and heartbeats."""
+        while True:
+            await self._reconnected.wait()
+            self._reconnected.clear()
+            try:
+                await self.declare()
+            except DarkroomError as error:
+                log.warning("declaring_again_failed", error=str(error))
+                await asyncio.sleep(_CONNECT_PAUSE)
+                self._reconnected.set()
 
     def consumer(self, spec: ConsumerSpec) -> Consumer:
         """A reader of one consumer, which is declared when first needed and again when lost."""

@@ -1,6 +1,6 @@
 """What it takes to start one program."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,10 +9,8 @@ class Command:
 
     Attributes:
         argv: the program and its arguments.
-        user: system account to run it as, or none for the one that starts it.
-        env: variables on top of the ones that every program gets.
+        user: system account that it has to run as, or none for whoever starts it.
     """
 
     argv: tuple[str, ...]
     user: str | None = None
-    env: dict[str, str] = field(default_factory=dict)

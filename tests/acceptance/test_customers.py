@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.acceptance.conftest import Customer, Stack, download
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
 
 
 def states(events: list[dict[str, Any]]) -> list[str]:

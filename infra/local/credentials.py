@@ -1,0 +1,69 @@
+"""The secrets of one stack: made up once, and kept."""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from core.errors import ConfigurationError
+
+_NAMES = (
+    "database_password",
+    "broker_password",
+    "jwt_secret",
+    "password_pepper",
+    "download_secret",
+    "demo_password",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Each is URL-safe, except a demo password that somebody chose."""
+
+    database_password: str
+    broker_password: str
+    jwt_secret: str
+    password_pepper: str
+    download_secret: str
+    demo_password: str
+
+    @classmethod
+    def load(cls, path: Path, *, demo_password: str | None = None) -> Self:
+        """Read the secrets, after making up those that the file does not hold yet.
+
+        Args:
+            path: a file that only its owner may read.
+            demo_password: used instead of the kept one, which stays.
+
+        Raises:
+            ConfigurationError: the file is not what this wrote.
+        """
+        try:
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            values = {name: str(kept[name]) for name in _NAMES if name in kept}
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{path} is damaged: {error}") from error
+        if len(values) < len(_NAMES):
+            # People type the demo password; the others are never seen.
+            values = {
+                name: values.get(name) or secrets.token_urlsafe(9 if name == "demo_password" else 32)
+                for name in _NAMES
+            }
+            write_private(path, json.dumps(values, indent=2) + "\n")
+        if demo_password is not None:
+            values["demo_password"] = demo_password
+        return cls(**values)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, in one step."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
