@@ -88,7 +88,7 @@ class Delivery:
 
 
 class Consumer:
-    """One durable consumer. A fetch never raises for what the broker does; it comes back empty."""
+    """One durable consumer. What the broker does to it makes a fetch come back empty."""
 
     def __init__(self, *, js: JetStreamContext, spec: ConsumerSpec) -> None:
         self._js = js
@@ -100,6 +100,9 @@ class Consumer:
         """Up to ``count`` messages, as soon as there is one, or none after ``wait`` seconds.
 
         Must not be cancelled: a cancelled fetch swallows the message that answers it.
+
+        Raises:
+            ServiceUnavailableError: the connection was closed for good, so that the process had better end.
         """
         try:
             subscription = self._subscription or await self._bind()

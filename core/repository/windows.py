@@ -45,11 +45,10 @@ async def assign(window: Window, generation_ids: Sequence[UUID]) -> None:
     """
     per_account: Counter[UUID] = Counter()
     for ids in _chunks(generation_ids):
-        waiting = await _unassigned(ids).select_for_update().values_list("id", "account_id")
-        await Generation.filter(id__in=[generation_id for generation_id, _ in waiting]).update(
-            window_id=window.id
-        )
-        per_account.update(account_id for _, account_id in waiting)
+        # Not `values_list`, which would drop the lock without a word.
+        waiting = await _unassigned(ids).select_for_update().only("id", "account_id")
+        await Generation.filter(id__in=[generation.id for generation in waiting]).update(window_id=window.id)
+        per_account.update(generation.account_id for generation in waiting)
     await WindowAccount.bulk_create(
         [
             WindowAccount(window_id=window.id, account_id=account_id, open_jobs=jobs)

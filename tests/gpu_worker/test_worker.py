@@ -1,0 +1,218 @@
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from PIL import Image
+
+from core.clock import now
+from core.errors import GenerationFailedError
+from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.messages import Job, Outcome, Parameters, Progress, Started, decode_result
+from core.queue import Lane, Queue
+from core.queue.topology import NORMAL_RESULTS, PREMIUM_RESULTS, ConsumerSpec
+from core.storage import Storage
+from gpu_worker.engine import Engine, Picture, Shape
+from gpu_worker.images import read_parameters
+from gpu_worker.intake import Held, choose_batch
+from gpu_worker.settings import WorkerSettings
+from gpu_worker.worker import Worker
+
+
+def job(*, tier: Tier = Tier.PREMIUM, **changes: object) -> Job:
+    parameters = Parameters(
+        prompt="a red house",
+        model="darkroom-demo",
+        width=64,
+        height=64,
+        steps=3,
+        guidance_scale=4.0,
+        seed=1,
+        scheduler=Scheduler.DDIM,
+    )
+    return Job(
+        id=uuid4(),
+        tier=tier,
+        delivery=Delivery.EMAIL,
+        parameters=parameters.model_copy(update=changes),
+        accepted_at=now(),
+        request_id="r1",
+    )
+
+
+@pytest.fixture
+async def worker(queue: Queue, storage: Storage, engine: Engine) -> AsyncIterator[Worker]:
+    """A running worker with two slots."""
+    stop = asyncio.Event()
+    settings = WorkerSettings(worker_name="w1", worker_slots=2)
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    running = asyncio.create_task(worker.run(stop=stop))
+    yield worker
+    stop.set()
+    await asyncio.wait_for(running, 10)
+
+
+async def results(queue: Queue, spec: ConsumerSpec, count: int) -> list[Started | Outcome]:
+    consumer = queue.consumer(spec)
+    found: list[Started | Outcome] = []
+    for _ in range(30):
+        for delivery in await consumer.fetch(10, wait=1):
+            found.append(decode_result(delivery.data))
+            await delivery.ack()
+        if len(found) >= count:
+            return found
+    raise AssertionError(f"{len(found)} of {count} results: {found}")
+
+
+async def test_a_job_becomes_stored_pictures_and_a_report(
+    worker: Worker, queue: Queue, storage: Storage
+) -> None:
+    sent = job(count=2, format=ImageFormat.WEBP)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    started, outcome = await results(queue, PREMIUM_RESULTS, 2)
+    assert isinstance(started, Started)
+    assert isinstance(outcome, Outcome)
+    assert (started.id, started.worker, started.attempt, started.request_id) == (sent.id, "w1", 1, "r1")
+    assert outcome.state is GenerationState.SUCCEEDED
+    assert [image.seed for image in outcome.images] == [1, 2]
+    for image in outcome.images:
+        data = await storage.get(image.key)
+        assert len(data) == image.byte_size
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.size == (64, 64)
+        assert read_parameters(data)["prompt"] == "a red house"
+    assert not await queue.holds_job(Lane.PREMIUM, sent.id)
+
+
+async def test_batch_jobs_report_to_the_recorder_of_their_tier(worker: Worker, queue: Queue) -> None:
+    sent = job(tier=Tier.NORMAL)
+    await queue.publish_job(Lane.BATCH, sent)
+    outcome = (await results(queue, NORMAL_RESULTS, 2))[-1]
+    assert isinstance(outcome, Outcome)
+    assert (outcome.id, outcome.state) == (sent.id, GenerationState.SUCCEEDED)
+
+
+async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=50, count=2)
+    heard: list[Progress] = []
+    stop = await queue.subscribe_progress(sent.id, heard.append)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await results(queue, PREMIUM_RESULTS, 2)
+    await stop()
+    steps = [progress.step for progress in heard]
+    assert steps == sorted(steps)
+    assert all(0 < progress.step <= progress.total_steps == 50 for progress in heard)
+
+
+async def test_a_job_past_its_deadline_is_refused_with_a_reason(worker: Worker, queue: Queue) -> None:
+    late = job(tier=Tier.NORMAL).model_copy(update={"deadline": now() - timedelta(seconds=1)})
+    await queue.publish_job(Lane.BATCH, late)
+    [outcome] = await results(queue, NORMAL_RESULTS, 1)
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is GenerationState.FAILED
+    assert "window" in (outcome.reason or "")
+
+
+async def test_a_broken_job_does_not_take_its_batch_down(
+    worker: Worker, queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = job(seed=1), job(seed=666)
+    run = engine.run
+
+    def fail_for_one(
+        shape: Shape, pictures: Sequence[Picture], on_step: Callable[[int, int], None]
+    ) -> list[Image.Image | GenerationFailedError]:
+        if any(picture.seed == 666 for picture in pictures):
+            raise RuntimeError("out of luck")
+        return run(shape, pictures, on_step)
+
+    monkeypatch.setattr(engine, "run", fail_for_one)
+    monkeypatch.setattr("gpu_worker.worker._RETRY_SECONDS", 0.05)
+    for one in (bad, good):
+        await queue.publish_job(Lane.PREMIUM, one)
+    ends: dict[object, Outcome] = {}
+    consumer = queue.consumer(PREMIUM_RESULTS)
+    for _ in range(30):
+        for delivery in await consumer.fetch(10, wait=1):
+            result = decode_result(delivery.data)
+            await delivery.ack()
+            if isinstance(result, Outcome):
+                ends[result.id] = result
+        if len(ends) == 2:
+            break
+    assert ends[good.id].state is GenerationState.SUCCEEDED
+    assert ends[bad.id].state is GenerationState.FAILED
+    assert "out of luck" not in (ends[bad.id].reason or "")
+    assert not await queue.holds_job(Lane.PREMIUM, bad.id)
+
+
+async def test_a_message_that_is_no_job_is_put_aside(worker: Worker, queue: Queue) -> None:
+    await queue._js.publish(f"jobs.premium.{uuid4()}", b"{}")
+    sent = job()
+    await queue.publish_job(Lane.PREMIUM, sent)
+    assert (await results(queue, PREMIUM_RESULTS, 2))[-1].id == sent.id
+    assert (await queue._js.stream_info("ADVISORIES")).state.messages == 1
+
+
+async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storage, engine: Engine) -> None:
+    stop = asyncio.Event()
+    worker = Worker(
+        settings=WorkerSettings(worker_name="w2", worker_slots=3),
+        queue=queue,
+        storage=storage,
+        engine=engine,
+        device="cpu",
+    )
+    running = asyncio.create_task(worker.run(stop=stop))
+    for _ in range(100):
+        if known := await queue.workers():
+            break
+        await asyncio.sleep(0.05)
+    assert (known[0].worker, known[0].slots, known[0].models) == ("w2", 3, ("darkroom-demo",))
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    assert await queue.workers() == []
+
+
+async def test_a_worker_that_must_leave_hands_its_job_back(
+    queue: Queue, storage: Storage, engine: Engine
+) -> None:
+    stop = asyncio.Event()
+    worker = Worker(
+        settings=WorkerSettings(worker_name="w3", worker_slots=2, worker_drain_seconds=0),
+        queue=queue,
+        storage=storage,
+        engine=engine,
+        device="cpu",
+    )
+    running = asyncio.create_task(worker.run(stop=stop))
+    sent = job(steps=500, count=2)
+    heard = asyncio.Event()
+    silence = await queue.subscribe_progress(sent.id, lambda _: heard.set())
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await asyncio.wait_for(heard.wait(), 20)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    await silence()
+    assert await queue.holds_job(Lane.PREMIUM, sent.id)
+
+
+def held(one: Job) -> Held:
+    return Held(job=one, delivery=None)  # type: ignore[arg-type] # choosing does not look at it
+
+
+def test_premium_goes_before_batch_and_equal_shapes_go_together() -> None:
+    batch_one, batch_two = held(job(tier=Tier.NORMAL)), held(job(tier=Tier.NORMAL))
+    wide, premium = held(job(width=128)), held(job())
+    assert choose_batch([batch_one, premium, batch_two], slots=8) == [premium, batch_one, batch_two]
+    assert choose_batch([wide, premium], slots=8) == [wide]
+    assert choose_batch([batch_one, wide, batch_two], slots=8) == [wide]
+    assert choose_batch([], slots=8) == []
+
+
+def test_a_batch_fits_the_slots_unless_it_is_one_job() -> None:
+    large, small = held(job(count=4)), held(job())
+    assert choose_batch([large, small], slots=2) == [large]
+    assert choose_batch([small, large, small], slots=2) == [small, small]
