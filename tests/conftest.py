@@ -11,12 +11,16 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import asyncpg
 import pytest
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
+from core.clock import now
+from core.lifecycle import Delivery, ImageFormat, Scheduler, Tier
+from core.models import Account, Generation
 from core.queue import Queue
 from core.repository.database import database as open_database
 from core.repository.database import migrate
@@ -31,7 +35,11 @@ from core.settings import (
 )
 from core.storage import Storage
 from infra.local import nats, postgres
+from infra.local.command import Command
 from infra.local.mail_server import MaildirHandler
+from tests.stack import stack
+
+__all__ = ["stack"]
 
 NATS_ACCOUNTS = 400
 PASSWORD = "for the tests only"
@@ -63,7 +71,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], *, seconds: float
     raise AssertionError(f"nothing listens on port {port}")
 
 
-def run_server(command: postgres.Command, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def run_server(command: Command, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(command.argv, user=command.user, stdout=output, stderr=output)
     try:
@@ -190,9 +198,7 @@ def mail_settings(mailbox: Path) -> Iterator[MailSettings]:
 
 @pytest.fixture
 def token_settings() -> TokenSettings:
-    return TokenSettings(
-        jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), bcrypt_rounds=4
-    )
+    return TokenSettings(jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), bcrypt_rounds=4)
 
 
 @pytest.fixture
@@ -203,6 +209,51 @@ def link_settings() -> LinkSettings:
 @pytest.fixture
 def limit_settings() -> LimitSettings:
     return LimitSettings(signin_attempts_per_minute=1000, signup_attempts_per_hour=1000)
+
+
+class NewAccount(Protocol):
+    """Makes an account: somebody verified on the normal tier, unless told otherwise."""
+
+    async def __call__(self, email: str | None = None, **fields: Any) -> Account: ...
+
+
+class NewGeneration(Protocol):
+    """Makes an accepted generation of the normal tier, unless told otherwise; its job is not published."""
+
+    async def __call__(self, account: Account, **fields: Any) -> Generation: ...
+
+
+@pytest.fixture
+def new_account(database: DatabaseSettings) -> NewAccount:
+    async def make(email: str | None = None, **fields: Any) -> Account:
+        email = email or f"{secrets.token_hex(4)}@example.com"
+        defaults = {"password_hash": "-", "email_verified_at": now()}
+        return await Account.create(email=email, email_key=email.lower(), **{**defaults, **fields})
+
+    return make
+
+
+@pytest.fixture
+def new_generation(database: DatabaseSettings) -> NewGeneration:
+    async def make(account: Account, **fields: Any) -> Generation:
+        defaults = {
+            "tier": Tier.NORMAL,
+            "delivery": Delivery.EMAIL,
+            "prompt": "a lighthouse in the fog",
+            "model": "darkroom-demo",
+            "width": 64,
+            "height": 64,
+            "steps": 20,
+            "guidance_scale": 4.0,
+            "seed": 42,
+            "count": 1,
+            "scheduler": Scheduler.DDIM,
+            "format": ImageFormat.PNG,
+            "request_fingerprint": "-",
+        }
+        return await Generation.create(account=account, **{**defaults, **fields})
+
+    return make
 
 
 def pytest_configure() -> None:

@@ -68,7 +68,7 @@ def _first_query(url: str, password: str) -> str:
             f"ask() {{ curl -sS {endpoint} -H 'content-type: application/json' \"$@\"; echo; }}",
             f'TOKEN=$(ask -d {signin} | sed \'s/.*"accessToken": *"\\([^"]*\\)".*/\\1/\')',
             f'ask -H "authorization: Bearer $TOKEN" -d {generate}',
-            f'sleep 3; ask -H "authorization: Bearer $TOKEN" -d {_body(_LATEST)}',
+            f'sleep 5; ask -H "authorization: Bearer $TOKEN" -d {_body(_LATEST)}',
         )
     )
 

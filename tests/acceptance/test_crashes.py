@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.acceptance.conftest import Customer, Stack
+from tests.stack import Customer, Stack
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
 

@@ -11,7 +11,7 @@ import pytest
 from gql.transport.exceptions import TransportQueryError
 from PIL import Image
 
-from tests.acceptance.conftest import Customer, Stack, download
+from tests.stack import Customer, Stack, download
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
 
@@ -96,11 +96,12 @@ async def test_pictures_come_in_the_format_asked_for(
 
 
 async def test_a_premium_customer_may_ask_for_a_letter(stack: Stack, premium: Customer) -> None:
+    before = len(stack.letters(premium.email, "generation_finished"))
     generation_id = await premium.generate(prompt="a boat", delivery="EMAIL")
     events = await premium.watch_to_end(generation_id)
     image = events[-1]["generation"]["images"][0]
     assert image["url"] is None
-    letter = await stack.letter(premium.email, "generation_finished")
+    letter = await stack.letter(premium.email, "generation_finished", after=before)
     [attachment] = letter.iter_attachments()
     assert hashlib.sha256(attachment.get_content()).hexdigest() == image["sha256"]
 
@@ -124,7 +125,7 @@ async def test_one_letter_for_all_pictures_of_a_window(stack: Stack, normal: Cus
     await asyncio.gather(*(normal.watch_to_end(generation_id) for generation_id in ids))
     await stack.letter(normal.email, "window_finished")
     await asyncio.sleep(1)
-    letters = [item for item in stack.letters(normal.email) if item["X-Darkroom-Letter"] == "window_finished"]
+    letters = stack.letters(normal.email, "window_finished")
     pictures = sum(len(list(letter.iter_attachments())) for letter in letters)
     # The three may have been asked for on both sides of a tick.
     assert (len(letters), pictures) in ((1, 3), (2, 3))

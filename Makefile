@@ -1,0 +1,80 @@
+# Everything that a person or CI does with this repository, on Linux with Python >= 3.11 and make alone.
+# Whatever else is needed is installed into .venv, and again only when what it is made from has changed.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS := pyproject.toml constraints.txt
+EXPLORER := api/explorer/dist/index.html
+EXPLORER_SOURCES := $(shell find api/explorer -name node_modules -prune -o -path api/explorer/dist -prune -o -type f -print)
+MODULES := api batcher core gpu_worker infra schema
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up test lint format typecheck migrate migrations explorer schema coverage clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+# The recipe is one program, so that make hands its own SIGTERM straight to it.
+up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it
+	@exec $(BIN)/python -m infra.local --end-with-parent
+
+test: lint typecheck $(EXPLORER) ## Run every check and every test
+	@$(BIN)/pytest -n 2 --dist loadgroup --quiet --cov --cov-report=term
+
+lint: .venv/.dev ## Check style, formatting and the imports' directions
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo 'make format would change files'; exit 1; }
+	@found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
+
+format: .venv/.dev ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format --quiet
+
+typecheck: .venv/.dev ## Check the types
+	@found=$$($(BIN)/mypy 2>&1) || { echo "$$found"; exit 1; }
+
+migrate: .venv/.local ## Bring the schema of DARKROOM_DATABASE_URL up to date
+	@$(BIN)/darkroom migrate
+
+migrations: .venv/.local ## Write a migration for what changed in core/models.py
+	@$(BIN)/tortoise makemigrations
+
+explorer: $(EXPLORER) ## Build GraphiQL
+
+schema: .venv/.local ## Write schema/schema.graphql
+	@$(BIN)/python -m schema
+
+coverage: .venv/.dev $(EXPLORER) ## Run the tests and write htmlcov/index.html
+	@$(BIN)/pytest -n 2 --dist loadgroup --quiet --cov --cov-report=html
+
+clean: ## Remove all that was installed and built, and keep .darkroom
+	@rm -rf .venv api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis
+	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A list of candidates, since a machine may have several and a name may be a stand-in that only fails.
+$(BIN)/pip:
+	@for python in python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo 'Darkroom needs Python 3.11 or newer on the PATH.' >&2; exit 1; fi; \
+	echo "Making .venv with $$($$found --version)"; \
+	$$found -m venv .venv || { \
+	  rm -rf .venv; \
+	  echo 'This Python cannot make a virtual environment (on Debian: apt-get install python3-venv).' >&2; \
+	  exit 1; \
+	}
+
+.venv/.local: $(PINS) | $(BIN)/pip
+	@echo 'Installing Darkroom into .venv'
+	@$(PIP) install -c constraints.txt -e '.[local]'
+	@touch $@
+
+.venv/.dev: $(PINS) | $(BIN)/pip
+	@echo 'Installing Darkroom and its development tools into .venv'
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch .venv/.local $@
+
+$(EXPLORER): $(EXPLORER_SOURCES) | $(BIN)/pip
+	@infra/local/build_explorer.sh

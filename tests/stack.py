@@ -1,0 +1,185 @@
+"""The one-machine stack, as ``make up`` starts it, with two api processes, and people who use it."""
+
+import asyncio
+import email
+import email.policy
+import mailbox
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gql import Client, GraphQLRequest
+from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.websockets import WebsocketsTransport
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery staple"
+READY_SECONDS = 90
+SIGNIN = """
+mutation ($email: String!, $password: String!) {
+  signin(input: { email: $email, password: $password }) {
+    __typename ... on Session { accessToken } ... on UserError { message }
+  }
+}
+"""
+WATCH = """
+subscription ($id: ID!) {
+  generationStatus(id: $id) {
+    state step totalSteps fraction etaSeconds
+    generation {
+      state estimatedFinishAt error { message }
+      images { url sha256 byteSize width height seed contentType }
+    }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: its state folder, its process, and the addresses of its api processes."""
+
+    home: Path
+    process: subprocess.Popen[bytes]
+    urls: tuple[str, str]
+
+    def pid(self, name: str) -> int:
+        return int((self.home / "run" / f"{name}.pid").read_text())
+
+    def letters(self, address: str, kind: str) -> list[EmailMessage]:
+        """The letters of a kind to an address, oldest first."""
+        box = mailbox.Maildir(self.home / "mail", create=False)
+        found = [
+            email.message_from_bytes(box.get_bytes(key), policy=email.policy.default)
+            for key in sorted(box.keys())
+        ]
+        mine = [
+            letter
+            for letter in found
+            if isinstance(letter, EmailMessage)
+            and (letter["To"], letter["X-Darkroom-Letter"]) == (address, kind)
+        ]
+        return sorted(mine, key=lambda letter: letter["Date"].datetime)
+
+    async def letter(self, address: str, kind: str, *, after: int = 0, seconds: float = 20) -> EmailMessage:
+        """The letter of a kind to an address that follows the first ``after`` of them, waited for."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = self.letters(address, kind)
+            if len(found) > after:
+                return found[after]
+            await asyncio.sleep(0.2)
+        raise AssertionError(f"no {kind} letter to {address} in {seconds} s")
+
+
+@dataclass
+class Customer:
+    """Somebody who uses the API with the ``gql`` client."""
+
+    url: str
+    email: str
+    token: str | None = None
+
+    async def execute(self, document: str, **variables: Any) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        transport = AIOHTTPTransport(url=f"{self.url}/graphql", headers=headers)
+        async with Client(transport=transport) as session:
+            request = GraphQLRequest(document, variable_values=variables)
+            answer: dict[str, Any] = await session.execute(request)
+            return answer
+
+    async def sign_in(self, password: str = PASSWORD) -> "Customer":
+        answer = await self.execute(SIGNIN, email=self.email, password=password)
+        self.token = answer["signin"]["accessToken"]
+        return self
+
+    async def generate(self, **fields: Any) -> str:
+        """An accepted generation's id."""
+        document = """
+        mutation ($input: GenerateInput!) {
+          generate(input: $input) { __typename ... on Generation { id } ... on UserError { message } }
+        }
+        """
+        result = (await self.execute(document, input=fields))["generate"]
+        assert result["__typename"] == "Generation", result
+        generation_id: str = result["id"]
+        return generation_id
+
+    async def watch(self, generation_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of a generation, to their end."""
+        transport = WebsocketsTransport(
+            url=f"{self.url.replace('http', 'ws', 1)}/graphql",
+            subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
+            init_payload={"authorization": f"Bearer {self.token}"},
+        )
+        async with Client(transport=transport) as session:
+            request = GraphQLRequest(WATCH, variable_values={"id": generation_id})
+            async for event in session.subscribe(request):
+                yield event["generationStatus"]
+
+    async def watch_to_end(self, generation_id: str) -> list[dict[str, Any]]:
+        return [event async for event in self.watch(generation_id)]
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def download(url: str) -> httpx.Response:
+    """What a signed link gives."""
+    async with httpx.AsyncClient() as client:
+        return await client.get(url)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("stack")
+    [port] = _free_ports(1)
+    environment = {
+        **os.environ,
+        "DARKROOM_HOME": str(home),
+        "DARKROOM_PORT": str(port),
+        "DARKROOM_API_PROCESSES": "2",
+        "DARKROOM_WINDOW": "*/6 * * * * *",
+        "DARKROOM_DEMO_PASSWORD": PASSWORD,
+        "DARKROOM_SIGNIN_ATTEMPTS_PER_MINUTE": "1000",
+    }
+    log = (home / "stack.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.local"], cwd=REPOSITORY, env=environment, stdout=log, stderr=log
+    )
+    try:
+        urls = (f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}")
+        deadline = time.monotonic() + READY_SECONDS
+        while not all(_is_ready(url) for url in urls):
+            assert process.poll() is None, (home / "stack.log").read_text()
+            assert time.monotonic() < deadline, (home / "stack.log").read_text()
+            time.sleep(0.2)
+        yield Stack(home=home, process=process, urls=urls)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0, (home / "stack.log").read_text()
+        log.close()
