@@ -1,0 +1,152 @@
+"""What each kind of letter says, read from the database when the letter is about to leave."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from batcher.letters.pictures import Album, Picture
+from core.accounts.tokens import new_secret
+from core.clock import now
+from core.errors import NotFoundError
+from core.lifecycle import GenerationState
+from core.models import Generation, Letter, LetterKind, TokenPurpose
+from core.repository import accounts, generations, windows
+from core.repository.database import in_transaction
+
+VERIFICATION_LIFETIME: Final = timedelta(hours=24)
+RESET_LIFETIME: Final = timedelta(hours=1)
+
+_PROMPT_SHOWN = 400
+"""Characters of a prompt in a letter: mail readers cut letters whose text is too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a letter says.
+
+    ``subject`` is made of fixed words and numbers, never of anything that a customer wrote. ``values`` are
+    for the template of the letter's kind.
+    """
+
+    subject: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One generation as a letter shows it. ``reason`` says why there are no pictures."""
+
+    prompt: str
+    negative_prompt: str
+    parameters: Sequence[tuple[str, str]]
+    pictures: Sequence[Picture]
+    reason: str | None
+
+
+class Author:
+    """Writes letters."""
+
+    def __init__(self, *, album: Album, public_url: str) -> None:
+        self._album = album
+        self._public_url = public_url.rstrip("/")
+
+    async def write(self, letter: Letter) -> Contents:
+        """What a claimed letter says.
+
+        A letter with a link makes a new token each time; the one that it made before stops working.
+
+        Raises:
+            NotFoundError: what the letter is about is not there any more.
+            ServiceUnavailableError: the object store does not answer.
+        """
+        match letter.kind:
+            case LetterKind.VERIFY_EMAIL:
+                return await self._link(
+                    letter, "Verify your e-mail address", TokenPurpose.VERIFY_EMAIL, VERIFICATION_LIFETIME
+                )
+            case LetterKind.RESET_PASSWORD:
+                return await self._link(
+                    letter, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
+                )
+            case LetterKind.ADDRESS_TAKEN:
+                return Contents(subject="You already have an account")
+            case LetterKind.PREMIUM_STARTED:
+                return Contents(
+                    subject="Your premium time has started",
+                    values={"premium_until": letter.account.premium_until},
+                )
+            case LetterKind.GENERATION_FINISHED:
+                generation_id = UUID(letter.parameters["generation_id"])
+                generation = await generations.owned(letter.account_id, generation_id)
+                return await self._pictures([generation] if generation else [])
+            case LetterKind.WINDOW_FINISHED:
+                window_id = UUID(letter.parameters["window_id"])
+                return await self._pictures(
+                    await windows.generations_of(window_id=window_id, account_id=letter.account_id)
+                )
+
+    async def _link(
+        self, letter: Letter, subject: str, purpose: TokenPurpose, lifetime: timedelta
+    ) -> Contents:
+        token, token_hash = new_secret()
+        expires_at = now() + lifetime
+        async with in_transaction():
+            await accounts.replace_email_token(
+                letter.account_id, purpose=purpose, token_hash=token_hash, expires_at=expires_at
+            )
+        page = {TokenPurpose.VERIFY_EMAIL: "verify", TokenPurpose.RESET_PASSWORD: "reset-password"}[purpose]
+        link = f"{self._public_url}/{page}?{urlencode({'token': token})}"
+        return Contents(subject=subject, values={"link": link, "expires_at": expires_at})
+
+    async def _pictures(self, found: Sequence[Generation]) -> Contents:
+        told = [generation for generation in found if generation.state is not GenerationState.CANCELED]
+        if not told:
+            raise NotFoundError("What this letter is about is gone.")
+        at = now()
+        album = await self._album.collect(told, at=at)
+        entries = [_entry(generation, album[generation.id]) for generation in told]
+        pictures = [picture for entry in entries for picture in entry.pictures]
+        failed = sum(entry.reason is not None for entry in entries)
+        return Contents(
+            subject=_subject(len(pictures), failed),
+            values={
+                "entries": entries,
+                "pictures": len(pictures),
+                "linked": sum(picture.link is not None for picture in pictures),
+                "failed": failed,
+                "links_until": at + self._album.link_lifetime,
+            },
+            pictures=pictures,
+        )
+
+
+def _subject(pictures: int, failed: int) -> str:
+    if not pictures:
+        return "Your picture could not be made" if failed == 1 else "Your pictures could not be made"
+    return "Your picture is ready" if pictures == 1 else f"Your {pictures} pictures are ready"
+
+
+def _entry(generation: Generation, pictures: Sequence[Picture]) -> Entry:
+    succeeded = generation.state is GenerationState.SUCCEEDED
+    return Entry(
+        prompt=_shortened(generation.prompt),
+        negative_prompt=_shortened(generation.negative_prompt),
+        parameters=[
+            ("Model", generation.model),
+            ("Size", f"{generation.width} × {generation.height}"),  # noqa: RUF001 - the sign is meant
+            ("Steps", str(generation.steps)),
+            ("Guidance", f"{generation.guidance_scale:g}"),
+            ("Scheduler", generation.scheduler.value),
+        ],
+        pictures=pictures,
+        reason=None if succeeded else generation.error or "No reason was given.",
+    )
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _PROMPT_SHOWN else f"{text[:_PROMPT_SHOWN].rstrip()}…"

@@ -1,0 +1,179 @@
+"""Beats of the broker's clock become windows, and windows become jobs for the workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from batcher.window import next_tick, release_order
+from core.clock import now, pause
+from core.errors import InvalidMessageError, ServiceUnavailableError
+from core.messages import Job
+from core.models import Window, WindowState
+from core.outbox import job_of
+from core.queue import Delivery, Lane, Queue, topology
+from core.repository import windows
+from core.repository.database import UNAVAILABLE, in_transaction
+from core.settings import WindowSettings
+from core.telemetry import WINDOW_JOBS
+
+_IN_FLIGHT = 256
+"""Messages fetched, published or settled at a time."""
+
+_TICK_WAIT = 0.5
+_FETCH_WAIT = 0.5
+_EMPTY_FETCHES = 2
+"""Fetches that may come back empty although jobs wait: the first declares a lost consumer again."""
+
+_SIGN_OF_LIFE = 5.0
+"""Seconds between signs of life for what is held: well under the wait of both consumers."""
+
+_RETRY_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Releaser:
+    """Opens a window on every beat and hands its jobs to the workers; any number of replicas may run.
+
+    What a window holds is decided in one transaction. Whatever dies after it, the same beat delivered again,
+    or the next one, goes on from the database.
+    """
+
+    def __init__(self, *, queue: Queue, settings: WindowSettings) -> None:
+        """Make a releaser.
+
+        Raises:
+            ConfigurationError: the schedule is not one that the broker could keep.
+        """
+        next_tick(settings.window, since=now(), now=now())
+        self._queue = queue
+        self._expression = settings.window
+        self._allowed = timedelta(minutes=settings.window_deadline_minutes)
+        self._ticks = queue.consumer(topology.TICKS)
+        self._jobs = queue.consumer(topology.NORMAL_JOBS)
+
+    async def run(self, *, stop: asyncio.Event) -> None:
+        """Start the clock and follow it until ``stop`` is set; a window under way is finished first."""
+        await self._start_clock(stop)
+        while not stop.is_set():
+            for tick in await self._ticks.fetch(1, wait=_TICK_WAIT):
+                await self._settle(tick)
+
+    async def _start_clock(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                since = await self._queue.schedule_window(self._expression)
+                next_at = next_tick(self._expression, since=since, now=now())
+                await windows.set_clock(self._expression, next_at=next_at)
+            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+                log.warning("clock_postponed", error=repr(error))
+                await pause(stop, seconds=_RETRY_SECONDS)
+            else:
+                log.info("clock_started", expression=self._expression, next_at=next_at.isoformat())
+                return
+
+    async def _settle(self, tick: Delivery) -> None:
+        jobs: dict[UUID, Delivery] = {}
+        with structlog.contextvars.bound_contextvars(tick=tick.stored_at.isoformat()):
+            try:
+                async with _signs_of_life(lambda: [tick, *jobs.values()]):
+                    await self._follow(tick, jobs)
+                await _settle_jobs(jobs)
+            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+                log.warning("window_postponed", error=repr(error))
+                # The jobs first, so that they are there again when the beat is.
+                await _for_each(jobs.values(), lambda job: job.nak(delay=0))
+                await tick.nak(delay=_RETRY_SECONDS)
+            else:
+                await tick.ack()
+
+    async def _follow(self, tick: Delivery, jobs: dict[UUID, Delivery]) -> None:
+        await windows.set_clock(self._expression, next_at=self._next_at(tick))
+        await self._collect(jobs)
+        if jobs:
+            await self._open(tick, list(jobs))
+        # Not this beat's window alone: one that a crash left behind may have lost its beat to a later one.
+        for window in await windows.releasing():
+            await self._release(window)
+
+    def _next_at(self, tick: Delivery) -> datetime:
+        announced = tick.headers.get("Nats-Schedule-Next")
+        if announced and (next_at := datetime.fromisoformat(announced)) > now():
+            return next_at
+        # A beat that comes late, because nobody ran, announces one that is over as well.
+        return next_tick(self._expression, since=tick.stored_at, now=now())
+
+    async def _collect(self, jobs: dict[UUID, Delivery]) -> None:
+        """Take the jobs that wait at this moment, and no later ones, or a busy queue would never end."""
+        waiting = await self._queue.depth(Lane.NORMAL)
+        empty = 0
+        while waiting > 0 and empty < _EMPTY_FETCHES:
+            fetched = await self._jobs.fetch(min(_IN_FLIGHT, waiting), wait=_FETCH_WAIT)
+            empty = 0 if fetched else empty + 1
+            waiting -= len(fetched)
+            for message in fetched:
+                try:
+                    jobs[Job.decode(message.data).id] = message
+                except InvalidMessageError:
+                    log.exception("job_unreadable", subject=message.subject)
+                    await message.reject()
+
+    async def _open(self, tick: Delivery, job_ids: list[UUID]) -> None:
+        async with in_transaction():
+            window = await windows.open_window(tick_at=tick.stored_at, deadline=now() + self._allowed)
+            if window.state is not WindowState.COLLECTING:
+                return
+            await windows.assign(window, job_ids)
+            if not window.jobs:
+                await windows.discard(window)
+                return
+        WINDOW_JOBS.observe(window.jobs)
+        log.info("window_opened", window=str(window.id), jobs=window.jobs)
+
+    async def _release(self, window: Window) -> None:
+        waiting = await windows.unreleased(window.id)
+        jobs = release_order(
+            job_of(generation).model_copy(update={"deadline": window.deadline}) for generation in waiting
+        )
+        for start in range(0, len(jobs), _IN_FLIGHT):
+            part = jobs[start : start + _IN_FLIGHT]
+            await asyncio.gather(*(self._queue.publish_job(Lane.BATCH, job) for job in part))
+            await windows.mark_released([job.id for job in part], at=now())
+        await windows.mark_running(window.id, at=now())
+        log.info("window_released", window=str(window.id), jobs=len(jobs))
+
+
+async def _settle_jobs(jobs: dict[UUID, Delivery]) -> None:
+    """Take the jobs that the database has in a window, or no longer waiting, off the queue.
+
+    The rest came after the window was closed, and wait for the next one.
+    """
+    waiting = await windows.unassigned(list(jobs))
+    await _for_each([jobs[job_id] for job_id in jobs.keys() - waiting], Delivery.ack)
+    await _for_each([jobs[job_id] for job_id in waiting], lambda job: job.nak(delay=0))
+
+
+async def _for_each(messages: Iterable[Delivery], settle: Callable[[Delivery], Awaitable[None]]) -> None:
+    remaining = list(messages)
+    for start in range(0, len(remaining), _IN_FLIGHT):
+        await asyncio.gather(*(settle(message) for message in remaining[start : start + _IN_FLIGHT]))
+
+
+@asynccontextmanager
+async def _signs_of_life(held: Callable[[], Collection[Delivery]]) -> AsyncIterator[None]:
+    """Keep messages from being delivered to somebody else for as long as the block runs."""
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(_SIGN_OF_LIFE)
+            await asyncio.gather(*(message.in_progress() for message in held()))
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()

@@ -1,0 +1,57 @@
+"""What a batcher is told: the groups it is made of, and how its letters carry pictures."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field
+
+from core.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    LinkSettings,
+    MailSettings,
+    SettingsGroup,
+    StorageSettings,
+    TelemetrySettings,
+    WindowSettings,
+    read,
+)
+
+
+class LetterSettings(SettingsGroup):
+    """Pictures are attached up to so many MiB a letter; the rest are links that work for some days."""
+
+    letter_attachments_mebibytes: float = Field(default=20, ge=0)
+    letter_link_days: int = Field(default=7, ge=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatcherSettings:
+    """Every group of the process."""
+
+    database: DatabaseSettings
+    broker: BrokerSettings
+    storage: StorageSettings
+    mail: MailSettings
+    links: LinkSettings
+    window: WindowSettings
+    letters: LetterSettings
+    telemetry: TelemetrySettings
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read all of it from the environment.
+
+        Raises:
+            ConfigurationError: a variable is missing or outside its range.
+        """
+        return cls(
+            database=read(DatabaseSettings),
+            broker=read(BrokerSettings),
+            storage=read(StorageSettings),
+            mail=read(MailSettings),
+            links=read(LinkSettings),
+            window=read(WindowSettings),
+            letters=read(LetterSettings),
+            telemetry=read(TelemetrySettings),
+        )
