@@ -4,21 +4,17 @@ import asyncio
 import signal
 import sys
 
-import structlog
 import uvicorn
 
 from api.app import Parts, build_app, build_parts
 from api.settings import ApiSettings
 from core import telemetry
-from core.errors import DarkroomError, ServiceUnavailableError
+from core.errors import DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
-from core.repository.database import UNAVAILABLE, database
+from core.repository.database import database
 
-_RELAY_SECONDS = 1.0
 _MAX_WEBSOCKET_MESSAGE = 64 * 1024
-
-log = structlog.get_logger("api")
 
 
 def main() -> int:
@@ -71,7 +67,7 @@ class _Server:
             tasks.create_task(
                 self._parts.recorder.run(self._parts.queue.consumer(PREMIUM_RESULTS), stop=self._stop)
             )
-            tasks.create_task(self._relay())
+            tasks.create_task(self._parts.outbox.run(stop=self._stop))
             # After its own shutdown uvicorn raises the signal once more; ours is not over then.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
@@ -79,18 +75,6 @@ class _Server:
                 await self._uvicorn.serve()
             finally:
                 self._stop.set()
-
-    async def _relay(self) -> None:
-        while not self._stop.is_set():
-            try:
-                await self._parts.outbox.relay()
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
-                log.warning("relay_postponed", error=repr(error))
-            try:
-                async with asyncio.timeout(_RELAY_SECONDS):
-                    await self._stop.wait()
-            except TimeoutError:
-                continue
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The jobs that a worker holds: pulled premium first, grouped so that equal shapes are made together."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -59,10 +59,18 @@ def choose_batch(held: Sequence[Held], *, slots: int) -> list[Held]:
 class Intake:
     """Pulls jobs from both lanes, never more than the worker has slots for."""
 
-    def __init__(self, *, premium: Consumer, batch: Consumer, slots: int) -> None:
+    def __init__(
+        self,
+        *,
+        premium: Consumer,
+        batch: Consumer,
+        slots: int,
+        refuse: Callable[[Delivery], Awaitable[None]],
+    ) -> None:
         self._premium = premium
         self._batch = batch
         self._slots = slots
+        self._refuse = refuse
         self.held: list[Held] = []
 
     async def refill(self) -> None:
@@ -83,6 +91,6 @@ class Intake:
                 job = Job.decode(delivery.data)
             except InvalidMessageError:
                 log.exception("job_unreadable", subject=delivery.subject)
-                await delivery.reject()
+                await self._refuse(delivery)
             else:
                 self.held.append(Held(job=job, delivery=delivery))

@@ -5,15 +5,16 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 from PIL import Image
 
 from core.clock import now
 from core.errors import DarkroomError, GenerationFailedError, ServiceUnavailableError
-from core.lifecycle import GenerationState
+from core.lifecycle import GenerationState, Tier
 from core.messages import Heartbeat, Outcome, Progress, Started, StoredImage
-from core.queue import Queue
+from core.queue import Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
 from core.telemetry import BATCH_SIZE, BUSY_SLOTS, IMAGES
@@ -53,6 +54,7 @@ class Worker:
             premium=queue.consumer(PREMIUM_JOBS),
             batch=queue.consumer(BATCH_JOBS),
             slots=settings.worker_slots,
+            refuse=self._refuse_unreadable,
         )
         self._started_at = now()
         self._busy = 0
@@ -238,6 +240,21 @@ class Worker:
             one, GenerationState.FAILED, reason="The batch window ended before the picture's turn came."
         )
         return True
+
+    async def _refuse_unreadable(self, delivery: Delivery) -> None:
+        """End a job whose message no worker can read; lane and id are in its subject."""
+        _, lane, job_id = delivery.subject.split(".", 2)
+        outcome = Outcome(
+            id=UUID(job_id),
+            worker=self._settings.worker_name,
+            attempt=delivery.attempt,
+            state=GenerationState.FAILED,
+            reason=_APOLOGY,
+            finished_at=now(),
+        )
+        tier = Tier.PREMIUM if lane == "premium" else Tier.NORMAL
+        await self._queue.publish_result(tier, outcome)
+        await delivery.ack()
 
     async def _hand_back(self, jobs: Sequence[Held]) -> None:
         for one in list(jobs):

@@ -29,6 +29,7 @@ _SUBJECT_TAKEN = 10077
 """The server's code for a second message on a subject that may hold one."""
 
 _CONNECT_PAUSE = 1.0
+_CONNECT_TIMEOUT = 5.0
 _PUBLISH_TRIES = 3
 _PUBLISH_PAUSE = 0.2
 _PUBLISH_TIMEOUT = 3.0
@@ -68,19 +69,21 @@ class Queue:
             reconnected.set()
 
         try:
-            client = await nats.connect(
-                settings.nats_url,
-                name=name,
-                user=settings.nats_user,
-                password=settings.nats_password.get_secret_value() if settings.nats_password else None,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
-                ping_interval=10,
-                allow_reconnect=True,
-                connect_timeout=5,
-                error_cb=failed,
-                reconnected_cb=note_reconnection,
-            )
+            # With reconnections unbounded the library would wait for the first connection for ever as well.
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                client = await nats.connect(
+                    settings.nats_url,
+                    name=name,
+                    user=settings.nats_user,
+                    password=settings.nats_password.get_secret_value() if settings.nats_password else None,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,
+                    ping_interval=10,
+                    allow_reconnect=True,
+                    connect_timeout=2,
+                    error_cb=failed,
+                    reconnected_cb=note_reconnection,
+                )
         except (NatsError, OSError) as error:
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
         return cls(client=client, replicas=settings.nats_replicas, reconnected=reconnected)
@@ -93,10 +96,15 @@ class Queue:
             ConfigurationError: a stream exists with other settings.
         """
         while True:
+            queue = None
             try:
                 queue = await cls.connect(settings, name=name)
                 await queue.declare()
-            except ServiceUnavailableError as error:
+            except DarkroomError as error:
+                if queue is not None:
+                    await queue.close()
+                if not error.retryable:
+                    raise
                 log.warning("waiting_for_broker", error=str(error))
                 await asyncio.sleep(_CONNECT_PAUSE)
             else:

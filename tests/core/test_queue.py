@@ -5,7 +5,7 @@ import pytest
 from nats.js import api
 
 from core.clock import now
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, Scheduler, Tier
 from core.messages import Heartbeat, Job, Parameters, Progress, Started
 from core.queue import Lane, Queue
@@ -156,3 +156,8 @@ async def test_an_exhausted_job_leaves_an_advisory(queue: Queue) -> None:
         await delivery.nak(delay=0.01)
     assert await consumer.fetch(1, wait=0.5) == []
     assert (await queue._js.stream_info("ADVISORIES")).state.messages == 1
+
+
+async def test_a_broker_that_is_not_there_is_said_within_seconds() -> None:
+    with pytest.raises(ServiceUnavailableError, match=r"broker nats://127\.0\.0\.1:1"):
+        await Queue.connect(BrokerSettings(nats_url="nats://127.0.0.1:1"), name="tests")

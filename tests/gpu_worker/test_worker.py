@@ -148,12 +148,13 @@ async def test_a_broken_job_does_not_take_its_batch_down(
     assert not await queue.holds_job(Lane.PREMIUM, bad.id)
 
 
-async def test_a_message_that_is_no_job_is_put_aside(worker: Worker, queue: Queue) -> None:
-    await queue._js.publish(f"jobs.premium.{uuid4()}", b"{}")
-    sent = job()
-    await queue.publish_job(Lane.PREMIUM, sent)
-    assert (await results(queue, PREMIUM_RESULTS, 2))[-1].id == sent.id
-    assert (await queue._js.stream_info("ADVISORIES")).state.messages == 1
+async def test_a_job_that_cannot_be_read_ends_in_a_stated_failure(worker: Worker, queue: Queue) -> None:
+    unreadable = uuid4()
+    await queue._js.publish(f"jobs.premium.{unreadable}", b"{}")
+    [outcome] = await results(queue, PREMIUM_RESULTS, 1)
+    assert isinstance(outcome, Outcome)
+    assert (outcome.id, outcome.state) == (unreadable, GenerationState.FAILED)
+    assert not await queue.holds_job(Lane.PREMIUM, unreadable)
 
 
 async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storage, engine: Engine) -> None:
