@@ -43,14 +43,14 @@ class Credentials:
         """
         try:
             kept = json.loads(path.read_text()) if path.exists() else {}
-            values = {name: str(kept[name]) for name in _NAMES if name in kept}
-        except (ValueError, TypeError) as error:
+            values = {name: str(kept.get(name, "")) for name in _NAMES}
+        except (ValueError, AttributeError) as error:
             raise ConfigurationError(f"{path} is damaged: {error}") from error
-        if len(values) < len(_NAMES):
+        if not all(values.values()):
             # People type the demo password; the others are never seen.
             values = {
-                name: values.get(name) or secrets.token_urlsafe(9 if name == "demo_password" else 32)
-                for name in _NAMES
+                name: value or secrets.token_urlsafe(9 if name == "demo_password" else 32)
+                for name, value in values.items()
             }
             write_private(path, json.dumps(values, indent=2) + "\n")
         if demo_password is not None:
