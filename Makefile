@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints.txt
 EXPLORER := api/explorer/dist/index.html
 EXPLORER_SOURCES := $(shell find api/explorer -name node_modules -prune -o -path api/explorer/dist -prune -o -type f -print)
@@ -21,7 +21,7 @@ up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops i
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
 test: lint typecheck $(EXPLORER) ## Run every check and every test
-	@$(BIN)/pytest -n 2 --dist loadgroup --quiet --cov --cov-report=term
+	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=term
 
 lint: .venv/.dev ## Check style, formatting and the imports' directions
 	@$(BIN)/ruff check --quiet
@@ -47,7 +47,7 @@ schema: .venv/.local ## Write schema/schema.graphql
 	@$(BIN)/python -m schema
 
 coverage: .venv/.dev $(EXPLORER) ## Run the tests and write htmlcov/index.html
-	@$(BIN)/pytest -n 2 --dist loadgroup --quiet --cov --cov-report=html
+	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
 	@rm -rf .venv api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis

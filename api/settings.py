@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from pydantic import Field
 
@@ -12,11 +11,11 @@ from core.settings import (
     DatabaseSettings,
     LimitSettings,
     LinkSettings,
+    ProcessSettings,
     SettingsGroup,
     StorageSettings,
     TelemetrySettings,
     TokenSettings,
-    read,
 )
 
 
@@ -33,7 +32,7 @@ class HttpSettings(SettingsGroup):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiSettings:
+class ApiSettings(ProcessSettings):
     """Every group that the api is made of."""
 
     http: HttpSettings
@@ -45,22 +44,3 @@ class ApiSettings:
     limits: LimitSettings
     catalogue: CatalogueSettings
     telemetry: TelemetrySettings
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read every group.
-
-        Raises:
-            ConfigurationError: a variable is missing or outside its range.
-        """
-        return cls(
-            http=read(HttpSettings),
-            database=read(DatabaseSettings),
-            broker=read(BrokerSettings),
-            storage=read(StorageSettings),
-            links=read(LinkSettings),
-            tokens=read(TokenSettings),
-            limits=read(LimitSettings),
-            catalogue=read(CatalogueSettings),
-            telemetry=read(TelemetrySettings),
-        )

@@ -35,7 +35,7 @@ log = structlog.get_logger("batcher")
 def main() -> int:
     """Work until told to stop; a wrong setting, or a task that ends by an error, gives status 1."""
     try:
-        settings = BatcherSettings.read()
+        settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
         asyncio.run(serve(settings))
     except DarkroomError as error:

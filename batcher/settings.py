@@ -1,7 +1,6 @@
 """What a batcher is told: the groups it is made of, and how its letters carry pictures."""
 
 from dataclasses import dataclass
-from typing import Self
 
 from pydantic import Field
 
@@ -10,11 +9,11 @@ from core.settings import (
     DatabaseSettings,
     LinkSettings,
     MailSettings,
+    ProcessSettings,
     SettingsGroup,
     StorageSettings,
     TelemetrySettings,
     WindowSettings,
-    read,
 )
 
 
@@ -26,7 +25,7 @@ class LetterSettings(SettingsGroup):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatcherSettings:
+class BatcherSettings(ProcessSettings):
     """Every group of the process."""
 
     database: DatabaseSettings
@@ -37,21 +36,3 @@ class BatcherSettings:
     window: WindowSettings
     letters: LetterSettings
     telemetry: TelemetrySettings
-
-    @classmethod
-    def read(cls) -> Self:
-        """Read all of it from the environment.
-
-        Raises:
-            ConfigurationError: a variable is missing or outside its range.
-        """
-        return cls(
-            database=read(DatabaseSettings),
-            broker=read(BrokerSettings),
-            storage=read(StorageSettings),
-            mail=read(MailSettings),
-            links=read(LinkSettings),
-            window=read(WindowSettings),
-            letters=read(LetterSettings),
-            telemetry=read(TelemetrySettings),
-        )

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 from tortoise.exceptions import IntegrityError
 
@@ -22,6 +23,7 @@ from core.errors import (
     NotFoundError,
     PremiumRequiredError,
     QuotaExceededError,
+    ServiceUnavailableError,
 )
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.messages import MAX_SEED
@@ -37,6 +39,8 @@ MAX_IDEMPOTENCY_KEY: Final = 128
 MAX_PAGE: Final = 100
 
 _T = TypeVar("_T")
+
+log = structlog.get_logger(__name__)
 
 
 class GenerationRequest(BaseModel):
@@ -137,7 +141,11 @@ class Generations:
             raise AlreadyFinishedError("This generation has already ended; what it made stays.")
         lanes = [Lane.PREMIUM] if found.tier is Tier.PREMIUM else [Lane.NORMAL, Lane.BATCH]
         for lane in lanes:
-            await self._queue.purge_job(lane, generation_id)
+            try:
+                await self._queue.purge_job(lane, generation_id)
+            except ServiceUnavailableError as error:
+                # Canceled it is: a worker may make the pictures, but nobody records them.
+                log.warning("job_not_purged", generation=str(generation_id), error=str(error))
         return canceled
 
     async def get(self, account: Account, generation_id: UUID) -> Generation:

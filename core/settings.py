@@ -4,8 +4,9 @@ A process reads only the groups it is made of, so that a worker can start withou
 api without one for the mail server.
 """
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar, cast
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -120,3 +121,17 @@ def read(group: type[_Group]) -> _Group:
             for item in error.errors(include_input=False)
         )
         raise ConfigurationError(f"settings: {problems}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """Base of what one process is made of: each field is a group."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read every group.
+
+        Raises:
+            ConfigurationError: a variable is missing or outside its range; the message names each.
+        """
+        return cls(**{field.name: read(cast("type[SettingsGroup]", field.type)) for field in fields(cls)})

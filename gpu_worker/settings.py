@@ -4,17 +4,16 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from pydantic import Field
 
 from core.settings import (
     BrokerSettings,
     CatalogueSettings,
+    ProcessSettings,
     SettingsGroup,
     StorageSettings,
     TelemetrySettings,
-    read,
 )
 
 
@@ -38,7 +37,7 @@ class WorkerSettings(SettingsGroup):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuWorkerSettings:
+class GpuWorkerSettings(ProcessSettings):
     """Every group that the worker is made of."""
 
     worker: WorkerSettings
@@ -46,18 +45,3 @@ class GpuWorkerSettings:
     storage: StorageSettings
     catalogue: CatalogueSettings
     telemetry: TelemetrySettings
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read every group.
-
-        Raises:
-            ConfigurationError: a variable is missing or outside its range.
-        """
-        return cls(
-            worker=read(WorkerSettings),
-            broker=read(BrokerSettings),
-            storage=read(StorageSettings),
-            catalogue=read(CatalogueSettings),
-            telemetry=read(TelemetrySettings),
-        )

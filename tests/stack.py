@@ -155,8 +155,9 @@ async def download(url: str) -> httpx.Response:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("stack")
+def stack(server_folder: Path) -> Iterator[Stack]:
+    home = server_folder / "stack"
+    home.mkdir()
     [port] = _free_ports(1)
     environment = {
         **os.environ,

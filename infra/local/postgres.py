@@ -174,16 +174,17 @@ def _let_read(tree: Path) -> None:
 
 
 def _forget_stale_lock(data_dir: Path) -> None:
-    """Remove the lock file of a killed server whose process number belongs to another program by now.
+    """Remove the lock file of a killed server whose number is another program's by now, or a zombie's.
 
-    The server itself copes with a number that is free, but takes any living process of its own account for a
-    second server.
+    The server itself copes with a number that is free, but takes whatever has it in its own account for a
+    second server, also a dead process that nobody fetches, as in a container without an init.
     """
     lock = data_dir / "postmaster.pid"
     try:
         pid = int(lock.read_text().split("\n", 1)[0])
-        program = Path(f"/proc/{pid}/comm").read_text().strip()
+        # The program's name in brackets, then a letter for its state.
+        program, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except (OSError, ValueError):
         return
-    if program != "postgres":
+    if program != "postgres" or rest.split()[0] == "Z":
         lock.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stack import Customer, Stack
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.acceptance
 
 
 async def test_a_job_outlives_the_worker_that_died_while_denoising(stack: Stack, premium: Customer) -> None:

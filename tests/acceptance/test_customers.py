@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.stack import Customer, Stack, download
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.acceptance
 
 
 def states(events: list[dict[str, Any]]) -> list[str]:

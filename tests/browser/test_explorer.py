@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.stack import PASSWORD, Stack
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.browser
 
 
 class Explorer:

@@ -3,6 +3,7 @@ import email.policy
 import json
 import os
 import shlex
+import shutil
 import signal
 import smtplib
 import socket
@@ -144,13 +145,48 @@ async def test_the_database_comes_back_with_its_rows_after_it_was_killed(servers
     assert int((servers.home.run / "postgres.pid").read_text()) != first
 
 
-def test_a_lock_of_a_killed_database_is_removed_where_its_number_is_anothers(tmp_path: Path) -> None:
-    data = tmp_path / "home" / "postgres"
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("home") / "postgres"
     postgres.prepare(data, password="secret")
-    lock = data / "postmaster.pid"
-    lock.write_text(f"{os.getpid()}\n{data}\n")
-    postgres.prepare(data, password="secret")
+    return data
+
+
+def a_program_called_postgres(folder: Path, *argv: str) -> "subprocess.Popen[bytes]":
+    program = folder / "postgres"
+    shutil.copy(shutil.which(argv[0]) or "", program)
+    return subprocess.Popen([program, *argv[1:]])
+
+
+def lock_for(data_folder: Path, pid: int) -> Path:
+    lock = data_folder / "postmaster.pid"
+    lock.write_text(f"{pid}\n{data_folder}\n")
+    return lock
+
+
+def test_a_lock_of_a_killed_database_is_removed_where_its_number_is_anothers(data_folder: Path) -> None:
+    lock = lock_for(data_folder, os.getpid())
+    postgres.prepare(data_folder, password="secret")
     assert not lock.exists()
+
+
+def test_a_lock_of_a_killed_database_that_nobody_fetched_is_removed(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    with a_program_called_postgres(tmp_path, "true") as ended:
+        # Until it has ended, without fetching it.
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        lock = lock_for(data_folder, ended.pid)
+        postgres.prepare(data_folder, password="secret")
+        assert not lock.exists()
+
+
+def test_a_lock_of_a_database_that_runs_is_left_alone(data_folder: Path, tmp_path: Path) -> None:
+    with a_program_called_postgres(tmp_path, "sleep", "60") as running:
+        lock = lock_for(data_folder, running.pid)
+        postgres.prepare(data_folder, password="secret")
+        assert lock.exists()
+        running.kill()
 
 
 def test_a_database_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

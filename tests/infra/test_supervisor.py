@@ -98,21 +98,22 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await bench.close()
 
 
-def announcing(name: str, diary: Path) -> Command:
-    """A program that writes into a diary when it begins and when it is told to stop."""
+def announcing(name: str, diary: Path, *, stops_in: float) -> Command:
+    """A program that writes into a diary when it begins, and so many seconds after it is told to stop."""
     code = """
 import signal, sys, time
 def note(word):
     with open(sys.argv[2], "a") as file:
         file.write(word + " " + sys.argv[1] + "\\n")
 def stop(*_):
+    time.sleep(float(sys.argv[3]))
     note("stop")
     sys.exit()
 signal.signal(signal.SIGTERM, stop)
 note("start")
 time.sleep(60)
 """
-    return python(code, name, str(diary))
+    return python(code, name, str(diary), str(stops_in))
 
 
 def begun(diary: Path, name: str) -> Callable[[], bool]:
@@ -126,7 +127,9 @@ async def test_processes_start_after_those_they_need_and_stop_before_them(bench:
         async def ready() -> bool:
             return begun(diary, name)()
 
-        return Process(name=name, command=announcing(name, diary), ready=ready, after=after)
+        # Those that others need would be the first to have stopped.
+        command = announcing(name, diary, stops_in=0.3 if after else 0)
+        return Process(name=name, command=command, ready=ready, after=after)
 
     step = Process(name="step", command=python("pass"), ready=None, after=("server",))
     supervisor = await bench.start(process("app", "step"), step, process("server"))
