@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import tempfile
@@ -78,8 +79,13 @@ def run_server(command: Command, port: int, log: Path) -> Iterator[subprocess.Po
         wait_for_port(port, process)
         yield process
     finally:
-        process.terminate()
-        process.wait(10)
+        # SIGINT does not wait for clients; hundreds of streams are not worth an orderly end.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -75,7 +75,8 @@ async def released_jobs(queue: Queue) -> list[Job]:
     return jobs
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float = 8) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float = 45) -> None:
+    """Wait for a condition, longer than a beat that got lost on its way takes to come again."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the database has no event
             await asyncio.sleep(0.02)
@@ -83,16 +84,14 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float
 
 @asynccontextmanager
 async def running(*releasers: Releaser) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(releaser.run(stop=asyncio.Event())) for releaser in releasers]
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(releaser.run(stop=stop)) for releaser in releasers]
     try:
         yield
     finally:
-        # Stopping them in order would wait for the end of their fetches in each test.
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        # Never cancelled: a fetch that is cancelled may swallow it, and go on for ever.
+        stop.set()
+        await asyncio.gather(*tasks)
 
 
 async def until_settled(queue: Queue, *, left: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -33,14 +33,14 @@ def reconciler(queue: Queue) -> Reconciler:
 
 @asynccontextmanager
 async def running(reconciler: Reconciler) -> AsyncIterator[None]:
-    task = asyncio.create_task(reconciler.run(stop=asyncio.Event()))
+    stop = asyncio.Event()
+    task = asyncio.create_task(reconciler.run(stop=stop))
     try:
         yield
     finally:
-        # Stopping it in order would wait for the end of its fetch, a second in each test.
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        # Never cancelled: a fetch that is cancelled may swallow it, and go on for ever.
+        stop.set()
+        await task
 
 
 async def released_window(*generations: Generation, minutes_left: float) -> Window:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
 
@@ -59,14 +59,14 @@ async def recording(
     queue: Queue, *, spec: topology.ConsumerSpec = topology.NORMAL_RESULTS
 ) -> AsyncIterator[None]:
     recorder = Recorder(queue=queue)
-    task = asyncio.create_task(recorder.run(queue.consumer(spec), stop=asyncio.Event()))
+    stop = asyncio.Event()
+    task = asyncio.create_task(recorder.run(queue.consumer(spec), stop=stop))
     try:
         yield
     finally:
-        # Stopping it in order would wait for the end of its fetch, a second in each test.
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        # Never cancelled: a fetch that is cancelled may swallow it, and go on for ever.
+        stop.set()
+        await task
 
 
 async def until_ended(*generations: Generation, seconds: float = 8) -> None:
