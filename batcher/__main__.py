@@ -95,11 +95,16 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
     reconciler = Reconciler(queue=queue, recorder=recorder)
     postman = build_postman(settings)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(releaser.run(stop=stop))
-        tasks.create_task(recorder.run(queue.consumer(topology.NORMAL_RESULTS), stop=stop))
-        tasks.create_task(JobOutbox(queue=queue).run(stop=stop))
-        tasks.create_task(reconciler.run(stop=stop))
-        tasks.create_task(postman.run(stop=stop))
+        for work in (
+            releaser.run(stop=stop),
+            recorder.run(queue.consumer(topology.NORMAL_RESULTS), stop=stop),
+            JobOutbox(queue=queue).run(stop=stop),
+            reconciler.run(stop=stop),
+            postman.run(stop=stop),
+        ):
+            # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they
+            # are told to stop as well.
+            tasks.create_task(work).add_done_callback(lambda _: stop.set())
         log.info("batcher_started", window=settings.window.window)
 
 
