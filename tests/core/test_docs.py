@@ -1,46 +1,88 @@
 """The documents say what the code does, where that can be checked."""
 
-import importlib
 import inspect
 import re
 import tomllib
+from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
 
-from core import telemetry
+from api.settings import ApiSettings
+from batcher.settings import BatcherSettings
+from core import cli, telemetry
+from core import settings as core_settings
 from core.catalogue import Catalogue
 from core.settings import SettingsGroup
+from gpu_worker.settings import GpuWorkerSettings
+from infra.local.settings import StackSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
-SETTINGS = (
-    "core.settings",
-    "api.settings",
-    "gpu_worker.settings",
-    "batcher.settings",
-    "infra.local.settings",
-)
+CONFIGURATION = (REPOSITORY / "docs" / "configuration.md").read_text()
+PROCESSES = {"api": ApiSettings, "gpu_worker": GpuWorkerSettings, "batcher": BatcherSettings}
+ROW = re.compile(r"^\| `(DARKROOM_\w+)` \| ([^|]*) \|[^|]*\| ([^|]*) \|", re.MULTILINE)
+"""Variable, default and readers; the unit in between may be empty."""
+
+
+def _groups_by_reader() -> dict[str, list[type[SettingsGroup]]]:
+    readers = {
+        name: [group.type for group in fields(process) if isinstance(group.type, type)]
+        for name, process in PROCESSES.items()
+    }
+    commands = re.findall(r"\bread\((\w+)\)", inspect.getsource(cli))
+    readers["darkroom"] = [getattr(core_settings, name) for name in commands]
+    readers["make up"] = [StackSettings]
+    return readers
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else str(value).replace(str(Path.home()), "~")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
-        if not target.startswith(("http://", "https://", "#")):
-            assert (document.parent / target.partition("#")[0]).exists(), target
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, heading = target.partition("#")
+        linked = document.parent / name if name else document
+        assert linked.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+            assert heading in slugs, target
 
 
-def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
-    fields = {
-        f"DARKROOM_{field.upper()}"
-        for module in SETTINGS
-        for _, group in inspect.getmembers(importlib.import_module(module), inspect.isclass)
-        if issubclass(group, SettingsGroup)
-        for field in group.model_fields
-    }
-    text = (REPOSITORY / "docs" / "configuration.md").read_text()
-    assert set(re.findall(r"^\| `(DARKROOM_\w+)` ", text, re.MULTILINE)) == fields
+def test_every_setting_is_documented_with_its_readers_and_no_other() -> None:
+    readers = defaultdict(set)
+    for reader, groups in _groups_by_reader().items():
+        for group in groups:
+            for name in group.model_fields:
+                readers[f"DARKROOM_{name.upper()}"].add(reader)
+    # The command finds the stack's settings there without a group of its own.
+    readers["DARKROOM_HOME"].add("darkroom")
+    assert {variable: set(cell.split(", ")) for variable, _, cell in ROW.findall(CONFIGURATION)} == readers
+
+
+def test_the_documented_defaults_are_those_of_the_code() -> None:
+    documented = {variable: cell.strip("`") for variable, cell, _ in ROW.findall(CONFIGURATION)}
+    expected = {}
+    # A process's own default comes before the stack's, which the text below the tables names.
+    for groups in reversed(_groups_by_reader().values()):
+        for group in groups:
+            for name, field in group.model_fields.items():
+                expected[f"DARKROOM_{name.upper()}"] = (
+                    "required"
+                    if field.is_required()
+                    else _default(field.get_default(call_default_factory=True))
+                )
+    expected["DARKROOM_WORKER_NAME"] = "host name and process id"
+    expected["DARKROOM_WORKER_MODELS"] = "[]"
+    assert documented == expected
 
 
 def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
@@ -55,7 +97,6 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
 
 
 def test_the_example_catalogue_is_a_good_one() -> None:
-    text = (REPOSITORY / "docs" / "configuration.md").read_text()
-    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    example = re.search(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
     assert example is not None
     assert Catalogue.model_validate(tomllib.loads(example[1])).default.id == "my-model"
