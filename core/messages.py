@@ -38,7 +38,7 @@ class Message(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise InvalidMessageError(f"not a {cls.__name__}: {error}") from error
+            raise InvalidMessageError(f"not a {cls.__name__}: {_reasons(error)}") from None
 
 
 class Parameters(BaseModel):
@@ -130,7 +130,15 @@ def decode_result(data: bytes) -> Started | Outcome:
     try:
         return _RESULT.validate_json(data)
     except ValidationError as error:
-        raise InvalidMessageError(f"not a result: {error}") from error
+        raise InvalidMessageError(f"not a result: {_reasons(error)}") from None
+
+
+def _reasons(error: ValidationError) -> str:
+    """What is wrong with which field, without the values: they hold prompts, and this is logged."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False)
+    )
 
 
 class Progress(Message):

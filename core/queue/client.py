@@ -198,14 +198,14 @@ class Queue:
             await self._client.publish(topology.progress_subject(progress.id), progress.encode())
 
     async def last_progress(self, job_id: UUID) -> Progress | None:
-        """The last live status of a job that is still remembered."""
-        async with _translated():
-            try:
-                message = await self._js.get_last_msg(
-                    "PROGRESS", topology.progress_subject(job_id), direct=True
-                )
-            except NotFoundError:
-                return None
+        """The last live status of a job, if the broker still has it; it may be lost."""
+        try:
+            message = await self._js.get_last_msg("PROGRESS", topology.progress_subject(job_id), direct=True)
+        except NotFoundError:
+            return None
+        except (NatsError, JetStreamError) as error:
+            log.warning("progress_lost", generation=str(job_id), error=repr(error))
+            return None
         return Progress.decode(message.data or b"")
 
     async def subscribe_progress(

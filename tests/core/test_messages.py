@@ -83,3 +83,12 @@ def test_results_are_told_apart() -> None:
 
 def test_seeds_of_several_pictures_wrap_at_the_end_of_the_range() -> None:
     assert [PARAMETERS.seed_of(index) for index in range(3)] == [MAX_SEED, 0, 1]
+
+
+def test_a_refusal_names_the_field_and_never_quotes_the_prompt() -> None:
+    data = json.loads(job().encode())
+    data["parameters"]["width"] = 100
+    with pytest.raises(InvalidMessageError, match=r"parameters\.width") as refused:
+        Job.decode(json.dumps(data).encode())
+    assert "a red house" not in str(refused.value)
+    assert refused.value.__cause__ is None

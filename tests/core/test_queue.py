@@ -117,6 +117,11 @@ async def test_a_late_subscriber_gets_the_last_progress(queue: Queue) -> None:
     assert last.step == 2
 
 
+async def test_live_status_that_the_broker_lost_is_no_error(queue: Queue) -> None:
+    await queue._js.delete_stream("PROGRESS")
+    assert await queue.last_progress(uuid4()) is None
+
+
 async def test_results_reach_only_the_recorder_of_their_tier(queue: Queue) -> None:
     premium = Started(id=uuid4(), worker="w", attempt=1, started_at=now())
     normal = Started(id=uuid4(), worker="w", attempt=1, started_at=now())
