@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self, TypeVar, cast
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
 
@@ -121,6 +121,9 @@ def read(group: type[_Group]) -> _Group:
             for item in error.errors(include_input=False)
         )
         raise ConfigurationError(f"settings: {problems}") from error
+    except SettingsError as error:
+        # It names the field; lists and tables alone get this far.
+        raise ConfigurationError(f"settings: {error}: write it as JSON") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

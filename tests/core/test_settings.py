@@ -1,7 +1,7 @@
 import pytest
 
 from core.errors import ConfigurationError
-from core.settings import BrokerSettings, DatabaseSettings, TokenSettings, read
+from core.settings import BrokerSettings, DatabaseSettings, StorageSettings, TokenSettings, read
 
 
 def test_a_missing_variable_is_named() -> None:
@@ -25,3 +25,11 @@ def test_a_variable_outside_its_range_is_named_and_secrets_are_not_shown(
 def test_a_group_reads_only_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_NATS_URL", "nats://elsewhere:4222")
     assert read(BrokerSettings).nats_url == "nats://elsewhere:4222"
+
+
+def test_a_table_that_is_not_json_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_STORAGE_URL", "s3://pictures")
+    monkeypatch.setenv("DARKROOM_STORAGE_OPTIONS", "secret=x")
+    with pytest.raises(ConfigurationError, match=r'field "storage_options".*JSON') as refused:
+        read(StorageSettings)
+    assert "secret=x" not in str(refused.value)
