@@ -91,7 +91,7 @@ def needed_files(
     """
     chosen: list[RemoteFile] = []
     for name in sorted(names):
-        files = [file for file in listing if re.fullmatch(rf"{re.escape(name)}/[\w.-]+", file.path)]
+        files = [file for file in listing if re.fullmatch(rf"{re.escape(name)}/\w[\w.-]*", file.path)]
         weights = {file.path: _variant_of(file.path) for file in files if file.path.endswith(".safetensors")}
         wanted = variant if variant in weights.values() else None
         chosen += [file for file in files if file.path.endswith((".json", ".txt"))]

@@ -45,13 +45,16 @@ def components(folder: Path) -> frozenset[str]:
     """Names of the components that the index in ``folder`` lists.
 
     Raises:
-        WeightsError: there is no index, or it is not one.
+        WeightsError: there is no index, it is not one, or it names something that is no folder beside it.
     """
     index = folder / INDEX
     if not index.is_file():
         raise WeightsError(f"{index} is missing: a folder in diffusers' layout was expected")
     # A component is [library, class]; one that the model goes without is [null, null].
-    return frozenset(name for name, kind in _json(index).items() if isinstance(kind, list) and all(kind))
+    names = [name for name, kind in _json(index).items() if isinstance(kind, list) and all(kind)]
+    if outside := [name for name in names if not name.isidentifier()]:
+        raise WeightsError(f"{index} names {outside[0]!r}, which is no component")
+    return frozenset(names)
 
 
 def _json(file: Path) -> dict[str, object]:

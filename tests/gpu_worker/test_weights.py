@@ -194,6 +194,10 @@ def test_a_directory_is_used_where_it_lies(demo_entry: ModelEntry, demo_folder: 
         (lambda folder: (folder / "model_index.json").write_text("{"), r"model_index\.json is not JSON"),
         (lambda folder: (folder / "model_index.json").write_text("[]"), "not a JSON object"),
         (lambda folder: (folder / "model_index.json").write_text("{}"), "names no text_encoder, unet, vae"),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"..": ["diffusers", "UNet"]}'),
+            r"names '\.\.', which is no component",
+        ),
         (lambda folder: (folder / "tokenizer").rename(folder / "elsewhere"), "tokenizer is missing"),
         (lambda folder: (folder / "vae" / "config.json").unlink(), r"vae/config\.json is missing"),
         (lambda folder: (folder / UNET).unlink(), "unet holds no safetensors file"),
