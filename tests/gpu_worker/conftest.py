@@ -8,6 +8,9 @@ from core.catalogue import ModelEntry, load_catalogue
 from gpu_worker.demo_model.build import build
 from gpu_worker.engine import Engine
 from gpu_worker.pipeline import Placement
+from tests.hub_server import hub_server
+
+__all__ = ["hub_server"]
 
 
 @pytest.fixture(scope="session")
