@@ -11,7 +11,7 @@ MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test lint format typecheck migrate migrations explorer schema coverage clean
+.PHONY: help up test lint format typecheck migrate migrations pin explorer schema coverage clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ migrate: .venv/.local ## Bring the schema of DARKROOM_DATABASE_URL up to date
 
 migrations: .venv/.local ## Write a migration for what changed in core/models.py
 	@$(BIN)/tortoise makemigrations
+
+pin: .venv/.local ## Pin the catalogue's hub models to their present commits
+	@$(BIN)/python -m gpu_worker.pin
 
 explorer: $(EXPLORER) ## Build GraphiQL
 

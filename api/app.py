@@ -20,7 +20,7 @@ from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
 from core.accounts.sessions import Sessions
 from core.accounts.tokens import AccessTokens
-from core.catalogue import load_catalogue
+from core.catalogue import offered_models
 from core.errors import ObjectNotFoundError, ServiceUnavailableError
 from core.generations import Generations
 from core.outbox import JobOutbox
@@ -53,8 +53,12 @@ def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
 
 
 def build_services(settings: ApiSettings, parts: Parts) -> Services:
-    """The services that resolvers reach."""
-    catalogue = load_catalogue(settings.catalogue.catalogue)
+    """The services that resolvers reach.
+
+    Raises:
+        ConfigurationError: the models on offer cannot be had as they are configured.
+    """
+    catalogue = offered_models(settings.catalogue)
     passwords = PasswordHasher(settings.tokens)
     attempts = AttemptLimiter(settings.limits)
     return Services(

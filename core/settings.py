@@ -83,9 +83,12 @@ class LimitSettings(SettingsGroup):
 
 
 class CatalogueSettings(SettingsGroup):
-    """Which models there are: the shipped catalogue unless a file is named."""
+    """Which models there are: the shipped catalogue unless a file is named, and all of it unless some are."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     catalogue: Path | None = None
+    models: tuple[str, ...] = ()
 
 
 class WindowSettings(SettingsGroup):

@@ -5,8 +5,8 @@ import signal
 import sys
 
 from core import telemetry
-from core.catalogue import Catalogue, ModelEntry, load_catalogue
-from core.errors import ConfigurationError, DarkroomError
+from core.catalogue import offered_models
+from core.errors import DarkroomError
 from core.queue import Queue
 from core.storage import Storage
 from gpu_worker.engine import Engine
@@ -53,21 +53,10 @@ async def work(settings: GpuWorkerSettings) -> None:
 
 def _warm_up(engine: Engine, settings: GpuWorkerSettings) -> None:
     weights = WeightsStore(settings.worker.weights_dir)
-    for entry in _chosen(load_catalogue(settings.catalogue.catalogue), settings.worker.worker_models):
+    offered = offered_models(settings.catalogue)
+    for entry in offered.choose(settings.worker.worker_models, named_by="DARKROOM_WORKER_MODELS").models:
         engine.load(entry, weights.ensure(entry))
     engine.warm_up()
-
-
-def _chosen(catalogue: Catalogue, names: tuple[str, ...]) -> list[ModelEntry]:
-    if not names:
-        return list(catalogue.models)
-    entries = []
-    for name in names:
-        entry = catalogue.get(name)
-        if entry is None:
-            raise ConfigurationError(f"DARKROOM_WORKER_MODELS: the catalogue has no model {name}")
-        entries.append(entry)
-    return entries
 
 
 if __name__ == "__main__":

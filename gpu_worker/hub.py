@@ -4,14 +4,14 @@ The hub's HTTP interface is used as it is, with the session, headers and errors 
 library's own snapshot download starts a file anew after a restart, and compares sizes only.
 """
 
-import hashlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import structlog
@@ -22,13 +22,13 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from core.catalogue import HubSource
 from core.errors import WeightsError
+from core.pins import RemoteFile, Revision
 from gpu_worker.layout import INDEX, components
 
 _CHUNK: Final = 1 << 20
 _TIMEOUT_SECONDS: Final = 30.0
 _PROGRESS_SECONDS: Final = 10.0
 _LONGEST_DELAY_SECONDS: Final = 60.0
-_SHA256_DIGITS: Final = 64
 _SERVER_ERROR: Final = 500
 _BUSY: Final = frozenset({408, 429})
 
@@ -43,42 +43,21 @@ class _LargeFile(BaseModel):
 class _RepositoryEntry(BaseModel):
     type: Literal["file", "directory"]
     path: str
-    size: int = 0
+    size: int = Field(default=0, ge=0)
     oid: str = Field(pattern=r"^[0-9a-f]{40}$")
     lfs: _LargeFile | None = None
 
 
+class _Commit(BaseModel):
+    sha: Revision
+
+
 _LISTING: Final[TypeAdapter[list[_RepositoryEntry]]] = TypeAdapter(list[_RepositoryEntry])
+_COMMIT: Final = TypeAdapter(_Commit)
 
 
 class _CorruptedError(Exception):
-    """What arrived is not what the listing promised."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a repository.
-
-    Attributes:
-        path: relative to the repository's root, with slashes.
-        size: in bytes.
-        digest: SHA-256 in hex of a large file's content, or the SHA-1 that git gives a small one.
-    """
-
-    path: str
-    size: int
-    digest: str
-
-    def matches(self, file: Path) -> bool:
-        """Whether ``file`` holds this file's content."""
-        if len(self.digest) == _SHA256_DIGITS:
-            found = hashlib.sha256()
-        else:
-            found = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        with file.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                found.update(chunk)
-        return found.hexdigest() == self.digest
+    """What arrived is not what the pin or the listing promised."""
 
 
 def needed_files(
@@ -129,22 +108,55 @@ class Hub:
         self._first_delay = first_delay
 
     def download(self, source: HubSource, folder: Path) -> None:
-        """Fill ``folder`` with the model in diffusers' layout; what lies there from before is kept and used.
+        """Fill ``folder`` with the model in diffusers' layout; good files that lie there already are kept.
 
-        Blocks for as long as it takes. Only complete files with the right hash carry their names.
+        Blocks for as long as it takes. Every file has to have the digest of the pin, or where the source has
+        none the one that the hub lists; only complete and good files carry their names.
+
+        Args:
+            source: with its revision.
+            folder: where to.
 
         Raises:
-            WeightsError: the repository, revision or a file is missing or closed to us, or the network
-                failed ``attempts`` times.
+            WeightsError: the repository, revision or a file is missing or closed to us, a file is not what it
+                has to be, or the network failed ``attempts`` times.
             OSError: the folder cannot be written.
         """
         transfer = _Transfer(hub=self, source=source, folder=folder)
-        listing = self.retrying(transfer.name, transfer.listing)
-        index = next((file for file in listing if file.path == INDEX), None)
-        if index is None:
-            raise WeightsError(f"{transfer.name} has no {INDEX}: it is not in diffusers' layout")
-        transfer.fetch([index])
-        transfer.fetch(needed_files(listing, components(folder), source.variant))
+        transfer.fetch(source.files or transfer.needed())
+
+    def commit_of(self, repository: str, revision: str | None = None) -> str:
+        """The commit that ``revision`` (a branch, tag or commit) is now; by default the default branch's.
+
+        Raises:
+            WeightsError: there is no such repository or revision, it is closed to us, or the network failed.
+        """
+        path = f"api/models/{repository}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+        name = f"{repository}@{revision}" if revision else repository
+        return self.retrying(name, lambda: self.answer(self.address(path), _COMMIT)[0].sha)
+
+    def files_of(self, source: HubSource) -> list[RemoteFile]:
+        """Every file that inference needs of ``source`` at its revision, as the hub lists them.
+
+        Raises:
+            WeightsError: as for ``download``.
+        """
+        with tempfile.TemporaryDirectory(prefix="darkroom-pin-") as folder:
+            return _Transfer(hub=self, source=source, folder=Path(folder)).needed()
+
+    def answer(self, address: str, kind: TypeAdapter[_Answer]) -> tuple[_Answer, str | None]:
+        """What ``address`` answers, and the address of the next page where there is one.
+
+        Raises:
+            WeightsError: the answer is not of that kind.
+            HTTPError: there is none.
+        """
+        response = get_session().get(address, headers=self.headers(), timeout=_TIMEOUT_SECONDS)
+        hf_raise_for_status(response)
+        try:
+            return kind.validate_json(response.content), response.links.get("next", {}).get("url")
+        except ValidationError as error:
+            raise WeightsError(f"{response.url} does not answer as a hub does") from error
 
     def address(self, path: str) -> str:
         """The address of ``path`` on this hub."""
@@ -193,9 +205,19 @@ class _Transfer:
         self._source = source
         self._folder = folder
         self._bytes = 0
+        self._wrong: dict[str, str] = {}
         self._logged_at = time.monotonic()
 
-    def listing(self) -> list[RemoteFile]:
+    def needed(self) -> list[RemoteFile]:
+        """The index, which this brings into the folder, and the files of the components that it names."""
+        listing = self._hub.retrying(self.name, self._listing)
+        index = next((file for file in listing if file.path == INDEX), None)
+        if index is None:
+            raise WeightsError(f"{self.name} has no {INDEX}: it is not in diffusers' layout")
+        self.fetch([index])
+        return [index, *needed_files(listing, components(self._folder), self._source.variant)]
+
+    def _listing(self) -> list[RemoteFile]:
         """Every file of the repository at the revision."""
         return [
             RemoteFile(entry.path, entry.size, entry.lfs.oid if entry.lfs else entry.oid)
@@ -208,13 +230,8 @@ class _Transfer:
         path = f"api/models/{self._source.repository}/tree/{self._source.revision}?recursive=true"
         address: str | None = self._hub.address(path)
         while address:
-            response = get_session().get(address, headers=self._hub.headers(), timeout=_TIMEOUT_SECONDS)
-            hf_raise_for_status(response)
-            try:
-                yield _LISTING.validate_json(response.content)
-            except ValidationError as error:
-                raise WeightsError(f"{self.name}: {response.url} does not answer as a hub does") from error
-            address = response.links.get("next", {}).get("url")
+            page, address = self._hub.answer(address, _LISTING)
+            yield page
 
     def fetch(self, files: Sequence[RemoteFile]) -> None:
         """Bring ``files`` into the folder, one after the other."""
@@ -222,7 +239,7 @@ class _Transfer:
         _log.info("weights.download", source=self.name, files=len(files), bytes=total)
         for number, file in enumerate(files, start=1):
             target = self._folder / file.path
-            if not target.exists():
+            if not (target.exists() and file.digest_of(target) == file.digest):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._hub.retrying(f"{self.name}/{file.path}", partial(self._fetch_one, file, target))
             _log.info("weights.file", source=self.name, file=file.path, number=number, files=len(files))
@@ -232,9 +249,15 @@ class _Transfer:
         have = part.stat().st_size if part.exists() else 0
         if have < file.size or not file.size:
             self._append(file, part, have)
-        if part.stat().st_size != file.size or not file.matches(part):
+        found = file.digest_of(part)
+        if found != file.digest:
             part.unlink()
-            raise _CorruptedError(f"size or hash is not the listed one ({file.size} bytes, {file.digest})")
+            problem = f"expected the hash {file.digest}, found {found}"
+            # The network does not make the same mistake twice: this is what the hub has.
+            if found == self._wrong.get(file.path):
+                raise WeightsError(f"{self.name}/{file.path}: {problem}")
+            self._wrong[file.path] = found
+            raise _CorruptedError(problem)
         part.rename(target)
 
     def _append(self, file: RemoteFile, part: Path, have: int) -> None:

@@ -1,7 +1,7 @@
 """Makes sure that a model's weights lie on this machine, complete, and as safetensors only."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
 from core.errors import WeightsError
+from core.pins import RemoteFile
 from gpu_worker import layout
 from gpu_worker.demo_model import build as demo_model
 from gpu_worker.hub import Hub
@@ -37,7 +38,7 @@ class WeightsStore:
         """The folder of ``entry``'s weights in diffusers' layout, made or downloaded first where need be.
 
         Blocks, for a download possibly many minutes: call it in a thread. A model that is there already needs
-        no network.
+        no network; where it is pinned in the lock file, every file's content is compared with it.
 
         Raises:
             WeightsError: the weights cannot be had or are not as they must be; names the model and the file.
@@ -67,11 +68,14 @@ class WeightsStore:
         return folder
 
     def _downloaded(self, source: HubSource) -> Path:
+        if source.revision is None:
+            raise WeightsError(f"{source.repository} is not pinned to a revision")
         owner, _, name = source.repository.partition("/")
         shelf = self._root / "hub" / f"{owner}--{name}"
         label = f"{source.revision}.{source.variant}" if source.variant else source.revision
         folder = shelf / label
         if folder.exists():
+            _compare(folder, source.files)
             return folder
         shelf.mkdir(parents=True, exist_ok=True)
         lock = FileLock(shelf / f"{label}.lock")
@@ -89,3 +93,16 @@ class WeightsStore:
         finally:
             lock.release()
         return folder
+
+
+def _compare(folder: Path, files: Sequence[RemoteFile]) -> None:
+    """Raise a WeightsError for the first of ``files`` that ``folder`` does not hold as it has to be."""
+    for file in files:
+        path = folder / file.path
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing: the lock file names it")
+        if (found := file.digest_of(path)) != file.digest:
+            raise WeightsError(
+                f"{path} has changed: expected the hash {file.digest}, found {found}."
+                f" Remove {folder} to have it downloaded again"
+            )

@@ -17,6 +17,11 @@ import pytest
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
+def git_hash(content: bytes) -> str:
+    """What git calls a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 @dataclass
 class HubServer:
     """A hub on this machine with one repository, which can be told to fail."""
@@ -32,6 +37,8 @@ class HubServer:
     """What to answer to the next requests for this file instead of it."""
     corrupted: set[str] = field(default_factory=set)
     """Files whose next answer has a wrong byte."""
+    listed: list[dict[str, Any]] | None = None
+    """What the listing says, where that is not what the files are."""
     tokens: set[str | None] = field(default_factory=set)
     """What stood in ``Authorization``."""
     address: str = ""
@@ -41,14 +48,26 @@ class HubServer:
         marker = f"/resolve/{self.revision}/"
         return [path.partition(marker)[2] for path, _ in self.requests if marker in path]
 
+    @property
+    def names(self) -> set[str]:
+        """What the revision may be called."""
+        return {self.revision, "main"}
+
     def listing(self) -> list[dict[str, Any]]:
+        """What the hub says of its files."""
+        if self.listed is not None:
+            return self.listed
         entries: list[dict[str, Any]] = [
             {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
             for folder in sorted({path.partition("/")[0] for path in self.files if "/" in path})
         ]
         for path, content in self.files.items():
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": blob}
+            entry: dict[str, Any] = {
+                "type": "file",
+                "path": path,
+                "size": len(content),
+                "oid": git_hash(content),
+            }
             if path.endswith((".safetensors", ".bin")):
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
@@ -70,7 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.tokens.add(self.headers["Authorization"])
         tree = f"/api/models/{self.hub.repository}/tree/{self.hub.revision}"
         files = f"/{self.hub.repository}/resolve/{self.hub.revision}/"
-        if path == tree:
+        commit = f"/api/models/{self.hub.repository}"
+        if path in (commit, *(f"{commit}/revision/{name}" for name in self.hub.names)):
+            self._answer(HTTPStatus.OK, json.dumps({"id": "…", "sha": self.hub.revision}).encode(), {})
+        elif path == tree:
             self._listing(last="cursor" in query)
         elif path.startswith(files) and path.removeprefix(files) in self.hub.files:
             self._file(path.removeprefix(files))

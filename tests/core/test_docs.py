@@ -81,7 +81,7 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
                     else _default(field.get_default(call_default_factory=True))
                 )
     expected["DARKROOM_WORKER_NAME"] = "host name and process id"
-    expected["DARKROOM_WORKER_MODELS"] = "[]"
+    expected["DARKROOM_MODELS"] = expected["DARKROOM_WORKER_MODELS"] = "[]"
     assert documented == expected
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
 from core.errors import WeightsError
-from gpu_worker.hub import Hub, RemoteFile, needed_files
+from core.pins import RemoteFile
+from gpu_worker.hub import Hub, needed_files
 from gpu_worker.weights import WeightsStore
-from tests.hub_server import REVISION, HubServer
+from tests.hub_server import REVISION, HubServer, git_hash
 
 TOKEN = "hf_madeup"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -126,7 +127,7 @@ def test_a_hub_model_is_downloaded_with_what_inference_needs_and_no_more(
     assert all((folder / name).read_bytes() == hub_server.files[name] for name in names)
     StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
     [told] = [line for line in lines if line["event"] == "weights.download" and line["files"] > 1]
-    assert told["bytes"] == sum(len(hub_server.files[name]) for name in names if "/" in name)
+    assert told["bytes"] == sum(len(hub_server.files[name]) for name in names)
 
 
 def test_a_downloaded_model_needs_no_network_again(
@@ -237,6 +238,44 @@ def test_a_file_with_a_wrong_byte_is_fetched_anew(
     for name in (UNET, "vae/config.json"):
         assert (folder / name).read_bytes() == hub_server.files[name]
         assert hub_server.fetched.count(name) == 2
+
+
+def test_a_file_that_arrives_wrong_twice_in_the_same_way_is_refused_with_both_hashes(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    store = _store(tmp_path, hub_server, attempts=9)
+    listed = hub_server.listing()
+    hub_server.files["vae/config.json"] += b" "
+    [file] = [entry for entry in listed if entry["path"] == "vae/config.json"]
+    hub_server.listed = listed
+    found = git_hash(hub_server.files["vae/config.json"])
+    with pytest.raises(
+        WeightsError, match=rf"vae/config\.json: expected the hash {file['oid']}, found {found}"
+    ):
+        store.ensure(hub_entry)
+    assert hub_server.fetched.count("vae/config.json") == 2
+
+
+def test_a_spoilt_file_of_an_unfinished_download_is_fetched_anew(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub_server.cuts[UNET] = 1_000_000
+    with pytest.raises(WeightsError, match="given up"):
+        _store(tmp_path, hub_server, attempts=1).ensure(hub_entry)
+    [text_encoder] = tmp_path.rglob("*.partial/text_encoder/model.safetensors")
+    text_encoder.write_bytes(b"spoilt")
+    folder = _store(tmp_path, hub_server).ensure(hub_entry)
+    name = "text_encoder/model.safetensors"
+    assert (folder / name).read_bytes() == hub_server.files[name]
+
+
+def test_a_hub_model_without_a_revision_is_refused(
+    hub_server: HubServer, hub_entry: ModelEntry, tmp_path: Path
+) -> None:
+    source = HubSource(kind="hub", repository="studio/model")
+    with pytest.raises(WeightsError, match="studio/model is not pinned"):
+        _store(tmp_path, hub_server).ensure(hub_entry.model_copy(update={"source": source}))
+    assert hub_server.requests == []
 
 
 def test_only_one_of_several_workers_downloads(
