@@ -45,7 +45,7 @@ def api_settings(
         links=link_settings,
         tokens=token_settings,
         limits=limit_settings,
-        catalogue=CatalogueSettings(),
+        catalogue=CatalogueSettings(models=("darkroom-demo",)),
         telemetry=TelemetrySettings(),
     )
 

@@ -33,6 +33,7 @@ Darkroom is ready.
   Password   {password}   (of both)
 
   Window     {window}{window_note}
+  Models     {models}{models_note}
 
 A first picture:
 
@@ -46,6 +47,8 @@ def compose(settings: StackSettings, *, url: str, home: Home, password: str) -> 
     """The banner, with a query that can be pasted into a shell as it is."""
     is_default = settings.window == _DEFAULT_WINDOW
     note = "   (every 2 minutes; DARKROOM_WINDOW sets another)" if is_default else "   (from DARKROOM_WINDOW)"
+    offered = settings.offer.models
+    bundled = settings.models is None and settings.catalogue is None
     return _TEXT.format(
         url=url,
         logs=home.logs,
@@ -55,6 +58,8 @@ def compose(settings: StackSettings, *, url: str, home: Home, password: str) -> 
         password=password,
         window=settings.window,
         window_note=note,
+        models=", ".join(offered) or f"all of {settings.catalogue or 'the catalogue'}",
+        models_note="   (bundled; `make pin` and DARKROOM_MODELS bring others)" if bundled else "",
         query=_first_query(url, password),
     )
 

@@ -4,6 +4,7 @@ A process gets the variables of the settings groups that it reads and no others,
 knows neither the database's password nor the mail server.
 """
 
+import json
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.catalogue import offered_models
 from core.errors import ConfigurationError
 from infra.local import nats, postgres
 from infra.local.command import Command
@@ -37,6 +39,8 @@ _OURS: Final = (
     "DARKROOM_DOWNLOAD_SECRET",
     "DARKROOM_JWT_SECRET",
     "DARKROOM_PASSWORD_PEPPER",
+    "DARKROOM_CATALOGUE",
+    "DARKROOM_MODELS",
     _DEMO_PASSWORD,
 )
 """Variables, by their beginnings, that are the stack's to set, whatever stands in the shell."""
@@ -63,8 +67,10 @@ def declare(settings: StackSettings, *, home: Home, ports: Ports, credentials: C
     """Put the stack together.
 
     Raises:
-        ConfigurationError: the api's port is taken.
+        ConfigurationError: the api's port is taken, or the models on offer cannot be had as they are chosen.
     """
+    # Here it is one line; from the processes it would be two minutes of restarts.
+    offered_models(settings.offer)
     addresses = _api_addresses(settings)
     url = _url(settings.host, addresses[0])
     groups = _Groups(settings, home=home, ports=ports, credentials=credentials, url=url)
@@ -105,6 +111,9 @@ class _Groups:
             "DARKROOM_PASSWORD_PEPPER": credentials.password_pepper,
         }
         self.window = {"DARKROOM_WINDOW": settings.window}
+        self.catalogue = {"DARKROOM_MODELS": json.dumps(settings.offer.models)}
+        if settings.catalogue is not None:
+            self.catalogue["DARKROOM_CATALOGUE"] = str(settings.catalogue)
         self.operator = {**self.database, **self.broker, **self.storage, **self.links, **self.tokens}
         # What somebody set for a process, such as a limit or the log level, reaches it.
         self._inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
@@ -212,6 +221,7 @@ def _apis(
                 groups.links,
                 groups.tokens,
                 groups.window,
+                groups.catalogue,
                 host=settings.host,
                 port=port,
                 inbox_maildir=home.mail,
@@ -236,6 +246,7 @@ def _workers(
             env=groups.environment(
                 groups.broker,
                 groups.storage,
+                groups.catalogue,
                 worker_name=name,
                 weights_dir=home.weights,
                 metrics_port=ports.of(f"{name} metrics"),

@@ -1,10 +1,14 @@
 """What a person may choose about the one-machine stack."""
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr, field_validator
 
-from core.settings import SettingsGroup
+from core.settings import CatalogueSettings, SettingsGroup
+
+BUNDLED_MODELS: Final = ("darkroom-demo",)
+"""What the shipped catalogue holds that needs no download."""
 
 
 class StackSettings(SettingsGroup):
@@ -19,6 +23,8 @@ class StackSettings(SettingsGroup):
         public_url: how customers reach the api, where that is not the address it listens on.
         gpu_workers: how many to start.
         api_processes: how many to start.
+        catalogue: a catalogue file instead of the shipped one.
+        models: the catalogue's models to offer.
     """
 
     home: Path = Path(".darkroom")
@@ -29,13 +35,22 @@ class StackSettings(SettingsGroup):
     public_url: str | None = None
     gpu_workers: int = Field(default=1, ge=1, le=64)
     api_processes: int = Field(default=1, ge=1, le=64)
+    catalogue: Path | None = None
+    models: tuple[str, ...] | None = None
 
-    @field_validator("home", mode="after")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().resolve()
+    @property
+    def offer(self) -> CatalogueSettings:
+        """Which models the processes offer: the bundled ones, unless somebody chose a catalogue or models."""
+        unchosen = BUNDLED_MODELS if self.catalogue is None else ()
+        models = unchosen if self.models is None else self.models
+        return CatalogueSettings(catalogue=self.catalogue, models=models)
 
-    @field_validator("demo_password", "public_url", mode="before")
+    @field_validator("home", "catalogue", mode="after")
     @classmethod
-    def _empty_is_unset(cls, value: str | None) -> str | None:
-        return value or None
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().resolve()
+
+    @field_validator("demo_password", "public_url", "catalogue", "models", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value

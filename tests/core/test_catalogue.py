@@ -56,6 +56,25 @@ def test_the_shipped_catalogue_is_good_and_its_first_model_is_the_default() -> N
     assert catalogue.get("no-such-model") is None
 
 
+def test_the_shipped_catalogue_names_no_commit_itself() -> None:
+    revisions = {
+        model.id: model.source.revision
+        for model in load_catalogue().models
+        if isinstance(model.source, HubSource)
+    }
+    assert revisions == dict.fromkeys(
+        ("stable-diffusion-v1-5", "sd-turbo", "sdxl-base-1.0", "sdxl-turbo"), None
+    )
+
+
+def test_the_turbo_models_are_offered_as_they_were_distilled() -> None:
+    for model_id in ("sd-turbo", "sdxl-turbo"):
+        model = load_catalogue().get(model_id)
+        assert model is not None
+        assert model.defaults.guidance_scale == 0
+        assert 1 <= model.defaults.steps <= model.limits.max_steps <= 4
+
+
 def test_a_catalogue_of_ones_own_is_read(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     path.write_text(entry())

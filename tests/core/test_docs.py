@@ -15,7 +15,7 @@ from api.settings import ApiSettings
 from batcher.settings import BatcherSettings
 from core import cli, telemetry
 from core import settings as core_settings
-from core.catalogue import Catalogue
+from core.catalogue import Catalogue, load_catalogue
 from core.settings import SettingsGroup
 from gpu_worker.settings import GpuWorkerSettings
 from infra.local.settings import StackSettings
@@ -100,3 +100,12 @@ def test_the_example_catalogue_is_a_good_one() -> None:
     example = re.search(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
     assert example is not None
     assert Catalogue.model_validate(tomllib.loads(example[1])).default.id == "my-model"
+
+
+def test_the_documented_models_are_those_of_the_shipped_catalogue() -> None:
+    table = CONFIGURATION.partition("| model | hub repository | licence |\n")[2].partition("\n\n")[0]
+    documented = [re.sub("[`|]", "", row).split("  ") for row in table.splitlines()[1:]]
+    assert [[cell.strip() for cell in row] for row in documented] == [
+        [model.id, getattr(model.source, "repository", "none: bundled"), model.license]
+        for model in load_catalogue().models
+    ]

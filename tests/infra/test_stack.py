@@ -23,7 +23,9 @@ import pytest
 from graphql import GraphQLSchema, build_schema, parse, validate
 from pydantic import SecretStr
 
+from core.catalogue import SHIPPED_CATALOGUE
 from core.errors import ConfigurationError
+from core.settings import read
 from infra.local import banner, mail_server, postgres
 from infra.local.credentials import Credentials
 from infra.local.home import Home
@@ -228,6 +230,44 @@ async def test_a_variable_of_the_shell_reaches_the_processes_unless_it_is_the_st
     assert "DARKROOM_DEMO_PASSWORD" not in made.env("api")
 
 
+@pytest.fixture
+def own_catalogue(tmp_path: Path) -> Path:
+    """The shipped catalogue's first model alone."""
+    path = tmp_path / "models.toml"
+    path.write_text("[[model]]".join(SHIPPED_CATALOGUE.read_text().split("[[model]]")[:2]))
+    return path
+
+
+async def test_the_bundled_model_alone_is_offered_unless_somebody_chooses(
+    tmp_path: Path, own_catalogue: Path
+) -> None:
+    def told(**settings: object) -> list[tuple[str | None, str | None]]:
+        made = declared(tmp_path / "home", **settings)
+        names = ("DARKROOM_CATALOGUE", "DARKROOM_MODELS")
+        return [
+            (made.env(process).get(names[0]), made.env(process).get(names[1]))
+            for process in ("api", "gpu_worker")
+        ]
+
+    own = str(own_catalogue)
+    assert told() == [(None, '["darkroom-demo"]')] * 2
+    assert told(catalogue=own) == [(own, "[]")] * 2
+    assert told(catalogue=own, models=["darkroom-demo"]) == [(own, '["darkroom-demo"]')] * 2
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [(["sd-turbo"], "not pinned: sd-turbo"), ([], "not pinned"), (["nonesuch"], "no model nonesuch")],
+)
+def test_models_that_cannot_be_offered_end_the_stack_before_it_starts(
+    tmp_path: Path, models: list[str], message: str
+) -> None:
+    unpinned = tmp_path / "models.toml"
+    unpinned.write_text(SHIPPED_CATALOGUE.read_text())
+    with pytest.raises(ConfigurationError, match=message):
+        declared(tmp_path / "home", catalogue=unpinned, models=models)
+
+
 async def test_more_apis_take_the_next_free_ports(tmp_path: Path) -> None:
     made = declared(tmp_path / "home", api_processes=3)
     ports = [int(made.env(name)["DARKROOM_PORT"]) for name in ("api", "api-2", "api-3")]
@@ -326,3 +366,21 @@ def test_the_banner_says_when_the_window_is_not_the_services_usual_one(tmp_path:
 
     assert "every 2 minutes" in composed(StackSettings(home=tmp_path))
     assert "every 2 minutes" not in composed(StackSettings(home=tmp_path, window="@every 5s"))
+
+
+def test_the_banner_says_which_models_are_offered(tmp_path: Path) -> None:
+    def composed(settings: StackSettings) -> str:
+        text = banner.compose(settings, url="http://x", home=Home(tmp_path), password="p")
+        return next(line for line in text.splitlines() if "Models" in line)
+
+    assert "darkroom-demo   (bundled; `make pin`" in composed(StackSettings(home=tmp_path))
+    assert composed(StackSettings(home=tmp_path, models=("a", "b"))) == "  Models     a, b"
+    assert "all of the catalogue" in composed(StackSettings(home=tmp_path, models=()))
+
+
+def test_variables_that_are_empty_choose_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_MODELS", "")
+    monkeypatch.setenv("DARKROOM_CATALOGUE", "")
+    assert read(StackSettings).offer.models == ("darkroom-demo",)
+    monkeypatch.setenv("DARKROOM_MODELS", "[]")
+    assert read(StackSettings).offer.models == ()
