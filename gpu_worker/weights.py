@@ -1,7 +1,6 @@
 """Makes sure that a model's weights lie on this machine, complete, and as safetensors only."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +10,10 @@ from filelock import FileLock, Timeout
 from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
 from core.errors import WeightsError
 from core.pins import RemoteFile
-from gpu_worker import layout
-from gpu_worker.demo_model import build as demo_model
+from gpu_worker import demo_model, layout
 from gpu_worker.hub import Hub
 
-_BUNDLED: Final[dict[str, tuple[Callable[[Path], None], Path]]] = {
-    "demo_model": (demo_model.build, Path(demo_model.__file__)),
-}
+_BUNDLED: Final = {"demo_model": demo_model.WEIGHTS}
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +22,7 @@ class WeightsStore:
     """The models of one machine, under one folder that several workers may share.
 
     Args:
-        root: where made and downloaded models are kept.
+        root: where downloaded models are kept.
         hub: where models with a hub source come from.
     """
 
@@ -35,7 +31,7 @@ class WeightsStore:
         self._hub = hub or Hub()
 
     def ensure(self, entry: ModelEntry) -> Path:
-        """The folder of ``entry``'s weights in diffusers' layout, made or downloaded first where need be.
+        """The folder of ``entry``'s weights in diffusers' layout, downloaded first where need be.
 
         Blocks, for a download possibly many minutes: call it in a thread. A model that is there already needs
         no network; where it is pinned in the lock file, every file's content is compared with it.
@@ -46,7 +42,7 @@ class WeightsStore:
         try:
             match entry.source:
                 case BundledSource(name=name):
-                    folder = self._bundled(name)
+                    folder = _bundled(name)
                 case DirectorySource(path=path):
                     folder = path
                 case HubSource():
@@ -55,16 +51,6 @@ class WeightsStore:
         except (WeightsError, OSError) as error:
             raise WeightsError(f"model {entry.id}: {error}") from error
         _log.info("weights.ready", model=entry.id, folder=str(folder))
-        return folder
-
-    def _bundled(self, name: str) -> Path:
-        if name not in _BUNDLED:
-            raise WeightsError(f"no bundled model is called {name!r}; there are {', '.join(_BUNDLED)}")
-        build, recipe = _BUNDLED[name]
-        # Named by what made it, so that a changed recipe makes a new model instead of finding the old one.
-        made_by = hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]
-        folder = self._root / "bundled" / f"{name}-{made_by}"
-        build(folder)
         return folder
 
     def _downloaded(self, source: HubSource) -> Path:
@@ -106,3 +92,9 @@ def _compare(folder: Path, files: Sequence[RemoteFile]) -> None:
                 f"{path} has changed: expected the hash {file.digest}, found {found}."
                 f" Remove {folder} to have it downloaded again"
             )
+
+
+def _bundled(name: str) -> Path:
+    if name not in _BUNDLED:
+        raise WeightsError(f"no bundled model is called {name!r}; there are {', '.join(_BUNDLED)}")
+    return _BUNDLED[name]

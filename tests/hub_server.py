@@ -136,11 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub_server(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def hub_server(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """The demo model on a hub, beside files that nobody should fetch."""
     files = {
-        str(file.relative_to(demo_folder)): file.read_bytes()
-        for file in sorted(demo_folder.rglob("*"))
+        str(file.relative_to(model_folder)): file.read_bytes()
+        for file in sorted(model_folder.rglob("*"))
         if file.is_file()
     }
     files |= {

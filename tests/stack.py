@@ -3,6 +3,7 @@
 import asyncio
 import email
 import email.policy
+import itertools
 import mailbox
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -25,6 +26,7 @@ from gql.transport.websockets import WebsocketsTransport
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"
 READY_SECONDS = 90
+_numbers = itertools.count(1)
 SIGNIN = """
 mutation ($email: String!, $password: String!) {
   signin(input: { email: $email, password: $password }) {
@@ -81,6 +83,24 @@ class Stack:
             await asyncio.sleep(0.2)
         raise AssertionError(f"no {kind} letter to {address} in {seconds} s")
 
+    async def new_customer(self) -> "Customer":
+        """Somebody who signed up, followed the link in the letter, and signed in at the first api process."""
+        customer = Customer(self.urls[0], f"customer{next(_numbers)}@example.org")
+        document = """
+        mutation ($email: String!, $password: String!) {
+          signup(input: { email: $email, password: $password }) { __typename }
+        }
+        """
+        answer = await customer.execute(document, email=customer.email, password=PASSWORD)
+        assert answer["signup"]["__typename"] == "SignupAccepted"
+        letter = await self.letter(customer.email, "verify_email")
+        body = letter.get_body(("plain",))
+        assert body is not None
+        token = body.get_content().split("/verify?token=")[1].split()[0]
+        document = "mutation ($token: String!) { verifyEmail(token: $token) { __typename } }"
+        assert (await customer.execute(document, token=token))["verifyEmail"]["__typename"] == "Account"
+        return await customer.sign_in()
+
 
 @dataclass
 class Customer:
@@ -115,7 +135,7 @@ class Customer:
         generation_id: str = result["id"]
         return generation_id
 
-    async def watch(self, generation_id: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, generation_id: str) -> AsyncGenerator[dict[str, Any]]:
         """The events of a generation, to their end."""
         transport = WebsocketsTransport(
             url=f"{self.url.replace('http', 'ws', 1)}/graphql",
@@ -167,6 +187,7 @@ def stack(server_folder: Path) -> Iterator[Stack]:
         "DARKROOM_WINDOW": "*/6 * * * * *",
         "DARKROOM_DEMO_PASSWORD": PASSWORD,
         "DARKROOM_SIGNIN_ATTEMPTS_PER_MINUTE": "1000",
+        "DARKROOM_SIGNUP_ATTEMPTS_PER_HOUR": "1000",
     }
     log = (home / "stack.log").open("wb")
     process = subprocess.Popen(

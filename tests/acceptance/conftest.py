@@ -1,6 +1,5 @@
 """Customers and operators of the running stack."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import PASSWORD, Customer, Stack
+from tests.stack import Customer, Stack
 
 
 @pytest.fixture
@@ -18,27 +17,10 @@ async def premium(stack: Stack) -> Customer:
     return await Customer(stack.urls[0], "premium@darkroom.local").sign_in()
 
 
-_numbers = itertools.count(1)
-
-
 @pytest.fixture
 async def normal(stack: Stack) -> Customer:
     """A customer who signed up and verified the address by its letter, as people do."""
-    customer = Customer(stack.urls[0], f"customer{next(_numbers)}@example.org")
-    document = """
-    mutation ($email: String!, $password: String!) {
-      signup(input: { email: $email, password: $password }) { __typename }
-    }
-    """
-    answer = await customer.execute(document, email=customer.email, password=PASSWORD)
-    assert answer["signup"]["__typename"] == "SignupAccepted"
-    letter = await stack.letter(customer.email, "verify_email")
-    body = letter.get_body(("plain",))
-    assert body is not None
-    token = body.get_content().split("/verify?token=")[1].split()[0]
-    document = "mutation ($token: String!) { verifyEmail(token: $token) { __typename } }"
-    assert (await customer.execute(document, token=token))["verifyEmail"]["__typename"] == "Account"
-    return await customer.sign_in()
+    return await stack.new_customer()
 
 
 @pytest.fixture

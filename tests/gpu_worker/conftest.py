@@ -5,25 +5,25 @@ import pytest
 import torch
 
 from core.catalogue import ModelEntry, load_catalogue
-from gpu_worker.demo_model.build import build
 from gpu_worker.engine import Engine
 from gpu_worker.pipeline import Placement
+from tests.gpu_worker.tiny_model import build
 from tests.hub_server import hub_server
 
 __all__ = ["hub_server"]
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "demo"
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
     build(folder)
     return folder
 
 
 @pytest.fixture
-def own_demo_folder(demo_folder: Path, tmp_path: Path) -> Path:
+def own_model_folder(model_folder: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
-    return Path(shutil.copytree(demo_folder, tmp_path / "model"))
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def demo_entry() -> ModelEntry:
 
 
 @pytest.fixture(scope="session")
-def engine(demo_entry: ModelEntry, demo_folder: Path) -> Engine:
+def engine(demo_entry: ModelEntry, model_folder: Path) -> Engine:
     engine = Engine(placement=Placement(torch.device("cpu"), torch.float32))
-    engine.load(demo_entry, demo_folder)
+    engine.load(demo_entry, model_folder)
     return engine

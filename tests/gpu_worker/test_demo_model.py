@@ -1,78 +1,173 @@
+"""The shipped model and the code that made it."""
+
 import subprocess
 import sys
-import threading
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
-from gpu_worker.demo_model.build import build
+from gpu_worker.demo_model import WEIGHTS
+from gpu_worker.demo_model.captions import caption, full_caption
+from gpu_worker.demo_model.drawing import draw
+from gpu_worker.demo_model.evaluate import shares_right
+from gpu_worker.demo_model.measures import look_at
+from gpu_worker.demo_model.scenes import (
+    HELD_OUT_PAIRS,
+    HELD_OUT_TRIPLES,
+    Colour,
+    Ground,
+    Scene,
+    Subject,
+    Time,
+    is_held_out,
+    random_scene,
+)
+from gpu_worker.demo_model.sheet import make_pictures
 
-
-def _pixels(
-    pipeline: StableDiffusionPipeline, prompt: str, seed: int, guidance_scale: float = 4.0
-) -> np.ndarray:
-    pipeline.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(seed)
-    made = pipeline(
-        prompt,
-        num_inference_steps=20,
-        guidance_scale=guidance_scale,
-        generator=generator,
-        output_type="np",
-    )
-    pixels: np.ndarray = made.images[0]
-    return pixels
-
-
-def test_plain_diffusers_loads_it_and_makes_colourful_pictures_that_differ(demo_folder: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(demo_folder, use_safetensors=True)
-    fox = _pixels(pipeline, "a red fox in the snow", seed=1)
-    assert fox.shape == (128, 128, 3)
-    assert np.isfinite(fox).all()
-    assert fox.std() > 0.1
-    assert np.mean((fox <= 0) | (fox >= 1)) < 0.5
-    assert np.abs(fox - _pixels(pipeline, "a red fox in the snow", seed=2)).mean() > 0.05
-    assert np.abs(fox - _pixels(pipeline, "a lighthouse at night", seed=1)).mean() > 0.05
-    assert np.abs(fox - _pixels(pipeline, "a red fox in the snow", seed=1, guidance_scale=9.0)).mean() > 0.02
+MAX_BYTES = 24_000_000
+SHAPES = ((128, 128), (192, 128), (128, 192))
 
 
-def test_two_builds_hold_the_same_bytes(demo_folder: Path, tmp_path: Path) -> None:
-    torch.manual_seed(7)
-    build(tmp_path / "again")
-    first = {file.relative_to(demo_folder): file.read_bytes() for file in demo_folder.rglob("*.*")}
-    second = {
-        file.relative_to(tmp_path / "again"): file.read_bytes() for file in (tmp_path / "again").rglob("*.*")
-    }
-    assert first == second
+@pytest.fixture(scope="module")
+def shipped() -> Any:
+    return StableDiffusionPipeline.from_pretrained(WEIGHTS, use_safetensors=True)
 
 
-def test_building_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    build(tmp_path / "model")
-    assert torch.equal(torch.rand(1), expected)
+def _scenes(count: int, *, held_out: bool = False) -> list[Scene]:
+    random = np.random.default_rng(3)
+    return [random_scene(random, held_out=held_out) for _ in range(count)]
 
 
-def test_builds_at_the_same_time_leave_one_model_and_nothing_else(tmp_path: Path) -> None:
-    builders = [threading.Thread(target=build, args=(tmp_path / "model",)) for _ in range(3)]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert (tmp_path / "model" / "model_index.json").exists()
+def test_the_shipped_files_are_small_and_hold_no_pickle() -> None:
+    files = [file for file in WEIGHTS.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= MAX_BYTES
+    assert {file.suffix for file in files} == {".json", ".safetensors"}
 
 
-def test_command_makes_the_folder_and_says_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    done = subprocess.run(
-        [sys.executable, "-m", "gpu_worker.demo_model", str(folder)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").exists()
-    assert done.stdout + done.stderr == ""
+def test_plain_diffusers_loads_all_parts_in_one_precision(shipped: Any) -> None:
+    assert {shipped.unet.dtype, shipped.vae.dtype, shipped.text_encoder.dtype} == {torch.float32}
+    assert shipped.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_the_shipped_model_follows_prompts_that_it_never_saw(shipped: Any) -> None:
+    # Few pictures, so that a test may make them; python -m gpu_worker.demo_model.evaluate makes enough.
+    random = np.random.default_rng(5)
+    scenes = [random_scene(random, held_out=True) for _ in range(16)]
+    prompts = [full_caption(scene, random) for scene in scenes]
+    right = shares_right(scenes, make_pictures(shipped, prompts, seed=40))
+    assert right["time"] >= 85
+    assert right["ground"] >= 85
+    assert right["colour"] >= 75
+
+
+@pytest.mark.parametrize(
+    ("prompt", "colour", "time", "ground"),
+    [
+        ("sunset, sea, small red boat", Colour.RED, Time.SUNSET, Ground.SEA),
+        ("a blue house in the snow at night", Colour.BLUE, Time.NIGHT, Ground.SNOW),
+        ("A green tree in a meadow, by day.", Colour.GREEN, Time.DAY, Ground.GRASS),
+    ],
+)
+def test_free_prompts_are_followed_too(
+    prompt: str, colour: Colour, time: Time, ground: Ground, shipped: Any
+) -> None:
+    [picture] = make_pictures(shipped, [prompt], seed=1)
+    seen = look_at(picture)
+    assert (seen.colour, seen.time, seen.ground) == (colour, time, ground)
+
+
+def test_a_seed_gives_the_same_pixels_again_and_another_seed_another_picture(shipped: Any) -> None:
+    [first], [again], [other] = (make_pictures(shipped, ["a red boat"], seed=seed) for seed in (1, 1, 2))
+    assert first.tobytes() == again.tobytes()
+    assert np.abs(np.asarray(first, float) - np.asarray(other, float)).mean() > 3
+
+
+@pytest.mark.parametrize(("width", "height"), SHAPES)
+def test_every_rule_is_right_about_drawn_scenes(width: int, height: int) -> None:
+    scenes = _scenes(100)
+    right = shares_right(scenes, [draw(scene, width=width, height=height) for scene in scenes])
+    assert min(right.values()) >= 99
+
+
+def test_a_rule_sees_what_is_wrong() -> None:
+    scene = _scenes(1)[0]
+    picture = draw(scene, width=128, height=128)
+    twice = Image.new("RGB", (256, 128))
+    twice.paste(picture, (0, 0))
+    twice.paste(picture, (128, 0))
+    assert look_at(twice).subjects == 2
+    grey = look_at(picture.convert("L").convert("RGB"))
+    assert (grey.colour, grey.place, grey.subjects) == (None, None, 0)
+
+
+def test_training_never_shows_what_is_held_out_and_evaluation_shows_nothing_else() -> None:
+    trained, tested = _scenes(4000), _scenes(400, held_out=True)
+    assert not any(is_held_out(scene) for scene in trained)
+    pairs = {(scene.subject, scene.colour) for scene in trained}
+    assert len(pairs) == len(Subject) * len(Colour) - len(HELD_OUT_PAIRS)
+    for scene in tested:
+        pair = (scene.subject, scene.colour)
+        assert pair in HELD_OUT_PAIRS or (*pair, scene.time) in HELD_OUT_TRIPLES
+
+
+def test_a_scene_and_a_size_give_the_same_pixels_again() -> None:
+    [scene] = _scenes(1)
+    first, again = (draw(scene, width=160, height=96) for _ in range(2))
+    assert first.size == (160, 96)
+    assert first.tobytes() == again.tobytes()
+
+
+def test_captions_vary_and_leave_things_out_but_full_ones_do_not() -> None:
+    random = np.random.default_rng(1)
+    [scene] = _scenes(1)
+    told = Counter(caption(scene, random) for _ in range(300))
+    assert len(told) > 200
+    time_unsaid = [text for text in told if not any(word in text for word in _words_for(scene.time))]
+    assert 10 < len(time_unsaid) < 150
+    for _ in range(50):
+        text = full_caption(scene, random)
+        assert any(word in text for word in _words_for(scene.time))
+
+
+def _words_for(time: Time) -> tuple[str, ...]:
+    return {
+        Time.DAY: ("day", "noon", "blue sky"),
+        Time.SUNSET: ("sunset", "dusk", "evening", "sundown"),
+        Time.NIGHT: ("night", "stars", "starry"),
+    }[time]
+
+
+def test_training_ends_in_a_model_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    def train(steps: int, *more: str) -> str:
+        command = [sys.executable, "-m", "gpu_worker.demo_model.train", str(tmp_path), "--device", "cpu"]
+        sizes = [
+            "--scenes",
+            "60",
+            "--vae-steps",
+            "2",
+            "--vae-batch",
+            "2",
+            "--text-steps",
+            "2",
+            "--unet-batch",
+            "2",
+        ]
+        done = subprocess.run(
+            [*command, *sizes, "--unet-steps", str(steps), *more], check=True, capture_output=True, text=True
+        )
+        return done.stderr
+
+    train(2)
+    assert (tmp_path / "vae-000002.png").exists()
+    assert (tmp_path / "unet-000002.png").exists()
+    log = train(3)
+    assert "2/3" in log
+    assert "0/3" not in log
+    made = StableDiffusionPipeline.from_pretrained(tmp_path / "model", use_safetensors=True)
+    assert len(make_pictures(made, ["a red house"], seed=1)) == 1

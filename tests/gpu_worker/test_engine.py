@@ -73,9 +73,9 @@ def test_a_picture_does_not_depend_on_its_neighbours(scheduler: Scheduler, engin
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 @pytest.mark.parametrize("scheduler", Scheduler)
 def test_a_picture_is_the_one_that_diffusers_makes(
-    scheduler: Scheduler, guidance_scale: float, engine: Engine, demo_folder: Path
+    scheduler: Scheduler, guidance_scale: float, engine: Engine, model_folder: Path
 ) -> None:
-    plain = StableDiffusionPipeline.from_pretrained(demo_folder, use_safetensors=True)
+    plain = StableDiffusionPipeline.from_pretrained(model_folder, use_safetensors=True)
     plain.set_progress_bar_config(disable=True)
     plain.scheduler = make_scheduler(scheduler, plain.scheduler.config, steps=6)
     expected = plain(
@@ -150,15 +150,15 @@ def test_every_multiple_of_eight_gives_a_picture_of_that_size(
     assert made.size == (width, height)
 
 
-def test_a_broken_picture_is_a_failure_of_its_own(own_demo_folder: Path, demo_entry: ModelEntry) -> None:
-    weights = own_demo_folder / "text_encoder" / "model.safetensors"
+def test_a_broken_picture_is_a_failure_of_its_own(own_model_folder: Path, demo_entry: ModelEntry) -> None:
+    weights = own_model_folder / "text_encoder" / "model.safetensors"
     tensors = load_file(weights)
-    vocabulary = StableDiffusionPipeline.from_pretrained(own_demo_folder).tokenizer.get_vocab()
+    vocabulary = StableDiffusionPipeline.from_pretrained(own_model_folder).tokenizer.get_vocab()
     [name] = [name for name in tensors if name.endswith("token_embedding.weight")]
     tensors[name][vocabulary["~</w>"]] = math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     engine = Engine(placement=CPU)
-    engine.load(demo_entry, own_demo_folder)
+    engine.load(demo_entry, own_model_folder)
     whole, broken, other = engine.run(
         _shape(), [_picture(), _picture("~"), _picture(seed=8)], lambda _step, _total: None
     )
@@ -186,16 +186,16 @@ def test_a_model_that_is_not_loaded_is_an_error_that_names_it(engine: Engine) ->
 
 
 def test_warming_up_makes_no_fuss_on_a_sound_model_and_fails_on_a_broken_one(
-    engine: Engine, own_demo_folder: Path, demo_entry: ModelEntry
+    engine: Engine, own_model_folder: Path, demo_entry: ModelEntry
 ) -> None:
     engine.warm_up()
     assert engine.models == ("darkroom-demo",)
-    weights = own_demo_folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = own_model_folder / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     tensors["decoder.conv_out.bias"] += math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     broken = Engine(placement=CPU)
-    broken.load(demo_entry, own_demo_folder)
+    broken.load(demo_entry, own_model_folder)
     with pytest.raises(GenerationFailedError, match="darkroom-demo does not warm up"):
         broken.warm_up()
 
@@ -247,10 +247,10 @@ def test_a_job_has_as_many_pictures_as_it_asks_for_with_consecutive_seeds() -> N
 
 
 @pytest.fixture(scope="module")
-def xl_folder(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def xl_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny XL model: the demo model's parts, a second text encoder, and a U-Net that takes both."""
     torch.manual_seed(0)
-    demo = StableDiffusionPipeline.from_pretrained(demo_folder, use_safetensors=True)
+    demo = StableDiffusionPipeline.from_pretrained(model_folder, use_safetensors=True)
     second = CLIPTextModelWithProjection(
         CLIPTextConfig(**demo.text_encoder.config.to_diff_dict() | {"projection_dim": 32})
     )
@@ -316,10 +316,10 @@ def test_a_seed_means_the_same_noise_in_half_and_in_single_precision(size: int) 
 
 @pytest.mark.parametrize("scheduler", Scheduler)
 def test_half_precision_makes_nearly_the_picture_of_single_precision(
-    scheduler: Scheduler, engine: Engine, demo_folder: Path, demo_entry: ModelEntry
+    scheduler: Scheduler, engine: Engine, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
     half = Engine(placement=Placement(torch.device("cpu"), torch.float16))
-    half.load(demo_entry, demo_folder)
+    half.load(demo_entry, model_folder)
     shape = _shape(scheduler=scheduler)
     [rounded], [exact] = _run(half, shape, _picture()), _run(engine, shape, _picture())
     assert _psnr(rounded, exact) >= 35
@@ -329,10 +329,10 @@ def test_half_precision_makes_nearly_the_picture_of_single_precision(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scheduler", Scheduler)
 def test_on_cuda_in_half_precision_a_picture_does_not_depend_on_its_neighbours(
-    scheduler: Scheduler, demo_folder: Path, demo_entry: ModelEntry
+    scheduler: Scheduler, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
     engine = Engine(placement=best_placement())
-    engine.load(demo_entry, demo_folder)
+    engine.load(demo_entry, model_folder)
     engine.warm_up()
     shape = _shape(scheduler=scheduler)
     [alone] = _run(engine, shape, _picture())

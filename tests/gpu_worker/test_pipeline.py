@@ -28,8 +28,8 @@ CPU = Placement(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
-def pipeline(demo_folder: Path) -> StableDiffusionPipeline:
-    return load_pipeline(demo_folder, family="sd1", variant=None, placement=CPU)
+def pipeline(model_folder: Path) -> StableDiffusionPipeline:
+    return load_pipeline(model_folder, family="sd1", variant=None, placement=CPU)
 
 
 def test_the_best_placement_is_half_precision_on_cuda_and_single_on_the_cpu() -> None:
@@ -47,14 +47,14 @@ def test_a_model_without_a_safety_checker_loads_without_one(pipeline: StableDiff
 
 
 def test_weights_that_do_not_fit_their_configuration_are_an_error_that_names_the_folder(
-    own_demo_folder: Path,
+    own_model_folder: Path,
 ) -> None:
-    file = own_demo_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file = own_model_folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     tensors["conv_in.weight"] = torch.zeros(1, 1, 3, 3)
     save_file(tensors, file)
-    with pytest.raises(WeightsError, match=rf"{own_demo_folder} does not load"):
-        load_pipeline(own_demo_folder, family="sd1", variant=None, placement=CPU)
+    with pytest.raises(WeightsError, match=rf"{own_model_folder} does not load"):
+        load_pipeline(own_model_folder, family="sd1", variant=None, placement=CPU)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 50])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from core.catalogue import BundledSource, DirectorySource, HubSource, ModelEntry
 from core.errors import WeightsError
 from core.pins import RemoteFile
+from gpu_worker.demo_model import WEIGHTS
 from gpu_worker.hub import Hub, needed_files
 from gpu_worker.weights import WeightsStore
 from tests.hub_server import REVISION, HubServer, git_hash
@@ -37,12 +38,9 @@ def _directory(entry: ModelEntry, folder: Path) -> ModelEntry:
     return entry.model_copy(update={"source": DirectorySource(kind="directory", path=folder)})
 
 
-def test_a_bundled_model_is_made_once(demo_entry: ModelEntry, tmp_path: Path) -> None:
-    store = WeightsStore(tmp_path)
-    folder = store.ensure(demo_entry)
-    made_at = (folder / UNET).stat().st_mtime_ns
-    assert store.ensure(demo_entry) == folder
-    assert (folder / UNET).stat().st_mtime_ns == made_at
+def test_the_bundled_model_is_used_where_it_is_installed(demo_entry: ModelEntry, tmp_path: Path) -> None:
+    assert WeightsStore(tmp_path).ensure(demo_entry) == WEIGHTS
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_bundled_model_is_an_error_that_names_it(demo_entry: ModelEntry, tmp_path: Path) -> None:
@@ -51,8 +49,10 @@ def test_an_unknown_bundled_model_is_an_error_that_names_it(demo_entry: ModelEnt
         WeightsStore(tmp_path).ensure(entry)
 
 
-def test_a_directory_is_used_where_it_lies(demo_entry: ModelEntry, demo_folder: Path, tmp_path: Path) -> None:
-    assert WeightsStore(tmp_path).ensure(_directory(demo_entry, demo_folder)) == demo_folder
+def test_a_directory_is_used_where_it_lies(
+    demo_entry: ModelEntry, model_folder: Path, tmp_path: Path
+) -> None:
+    assert WeightsStore(tmp_path).ensure(_directory(demo_entry, model_folder)) == model_folder
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,23 +88,23 @@ def test_a_directory_with_something_wrong_is_refused_by_name(
     spoil: Callable[[Path], object],
     message: str,
     demo_entry: ModelEntry,
-    own_demo_folder: Path,
+    own_model_folder: Path,
     tmp_path: Path,
 ) -> None:
-    spoil(own_demo_folder)
+    spoil(own_model_folder)
     with pytest.raises(WeightsError, match=rf"model darkroom-demo: .*{message}"):
-        WeightsStore(tmp_path).ensure(_directory(demo_entry, own_demo_folder))
+        WeightsStore(tmp_path).ensure(_directory(demo_entry, own_model_folder))
 
 
 def test_a_model_of_another_family_is_refused(
-    demo_entry: ModelEntry, own_demo_folder: Path, tmp_path: Path
+    demo_entry: ModelEntry, own_model_folder: Path, tmp_path: Path
 ) -> None:
-    entry = _directory(demo_entry, own_demo_folder)
+    entry = _directory(demo_entry, own_model_folder)
     with pytest.raises(WeightsError, match="names no text_encoder_2, which sdxl needs"):
         WeightsStore(tmp_path).ensure(entry.model_copy(update={"family": "sdxl"}))
-    index = json.loads((own_demo_folder / "model_index.json").read_text())
+    index = json.loads((own_model_folder / "model_index.json").read_text())
     index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
-    (own_demo_folder / "model_index.json").write_text(json.dumps(index))
+    (own_model_folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match="not of family sd1"):
         WeightsStore(tmp_path).ensure(entry)
 

@@ -95,7 +95,7 @@ export const READY_TABS = [
   {
     query: GENERATE,
     variables: variables({
-      input: { prompt: "a red house beside a lake at sunset", seed: 20, steps: 20 },
+      input: { prompt: "a red house by the sea at sunset", seed: 20, steps: 20 },
     }),
   },
   { query: WATCH, variables: variables({ id: LAST_GENERATION }) },

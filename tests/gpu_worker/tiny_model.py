@@ -1,12 +1,10 @@
-"""A small Stable Diffusion of the true shape with random weights: it shows the way of a picture.
+"""A tiny Stable Diffusion of the true shape with random weights, for whatever does not look at pictures.
 
-Every part is the part of a full Stable Diffusion 1 with fewer channels and layers, so that whatever loads the
-one loads the other. The weights come from a fixed seed and are drawn so that pictures show soft abstract
-shapes, which fill the range of colours and change with the seed and with the prompt.
+Every part is the part of a full Stable Diffusion 1 with fewer channels and layers. The weights come from a
+fixed seed and are drawn so that pictures fill the range of colours and change with seed and prompt.
 """
 
 import math
-import tempfile
 from pathlib import Path
 
 import torch
@@ -33,24 +31,8 @@ _GRAIN = 0.5
 
 
 def build(folder: Path) -> None:
-    """Make the model in diffusers' layout as ``folder``; an existing folder is left as it is.
-
-    The folder appears with all its files or not at all, so two processes may build at the same time.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    if folder.exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = Path(temporary, folder.name)
-        _pipeline().save_pretrained(made, safe_serialization=True)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+    """Make the model in diffusers' layout as ``folder``."""
+    _pipeline().save_pretrained(folder, safe_serialization=True)
 
 
 def _pipeline() -> StableDiffusionPipeline:
@@ -151,7 +133,7 @@ def _drawn(shape: torch.Size, generator: torch.Generator, *, embedding: bool) ->
         return mix
     # Without a mean, what activations have in common is not carried on: it would drown everything else.
     mix = (mix - mix.mean(dim=1, keepdim=True)) / math.sqrt(shape[1])
-    if len(shape) == 2:  # noqa: PLR2004 - a matrix
+    if len(shape) == 2:
         return mix
     mix = mix[:, :, None, None]
     if shape[-1] == 1:
