@@ -47,6 +47,10 @@ class GenerationFailedError(DarkroomError):
     """The model ran and did not give usable pictures; the reason is fit for the customer."""
 
 
+class GenerationRejectedError(DarkroomError):
+    """The model's safety check held a picture back; the reason is fit for the customer."""
+
+
 class ClientError(DarkroomError):
     """The caller did something it can mend; the message is written for it."""
 

@@ -26,7 +26,7 @@ from core.errors import (
     ServiceUnavailableError,
 )
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
-from core.messages import MAX_SEED
+from core.messages import MAX_SEED, Control
 from core.models import Account, Generation
 from core.outbox import JobOutbox
 from core.queue import Lane, Queue
@@ -140,12 +140,13 @@ class Generations:
         if canceled is None:
             raise AlreadyFinishedError("This generation has already ended; what it made stays.")
         lanes = [Lane.PREMIUM] if found.tier is Tier.PREMIUM else [Lane.NORMAL, Lane.BATCH]
-        for lane in lanes:
-            try:
+        try:
+            for lane in lanes:
                 await self._queue.purge_job(lane, generation_id)
-            except ServiceUnavailableError as error:
-                # Canceled it is: a worker may make the pictures, but nobody records them.
-                log.warning("job_not_purged", generation=str(generation_id), error=str(error))
+            await self._queue.publish_control(Control(id=generation_id, action="cancel"))
+        except ServiceUnavailableError as error:
+            # Canceled it is: a worker may make the pictures, but nobody records them.
+            log.warning("job_not_called_off", generation=str(generation_id), error=str(error))
         return canceled
 
     async def get(self, account: Account, generation_id: UUID) -> Generation:

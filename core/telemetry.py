@@ -25,10 +25,16 @@ GENERATION_SECONDS: Final = Histogram(
 JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
 LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
 IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
-BATCH_SIZE: Final = Histogram(
-    "darkroom_batch_size", "Pictures in one pipeline call", buckets=(1, 2, 4, 8, 16, 32, 64)
+SLOTS: Final = Gauge("darkroom_slots", "Pictures under way, paused ones included", ["tier"])
+TICK_PICTURES: Final = Histogram(
+    "darkroom_tick_pictures", "Pictures that took one step together", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-BUSY_SLOTS: Final = Gauge("darkroom_busy_slots", "Pictures being denoised now")
+TICK_SECONDS: Final = Histogram(
+    "darkroom_tick_seconds",
+    "Seconds for one step of the pictures in a tick",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
 REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])
 WINDOW_JOBS: Final = Histogram(

@@ -9,7 +9,7 @@ from core.catalogue import offered_models
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.storage import Storage
-from gpu_worker.engine import Engine
+from gpu_worker.engine import Engine, Policy
 from gpu_worker.pipeline import best_placement
 from gpu_worker.settings import GpuWorkerSettings
 from gpu_worker.weights import WeightsStore
@@ -32,7 +32,12 @@ async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
     telemetry.serve_metrics(settings.telemetry)
     placement = best_placement()
-    engine = Engine(placement=placement)
+    policy = Policy(
+        capacity=settings.worker.worker_slots,
+        batch_share=settings.worker.worker_batch_share,
+        patience=settings.worker.worker_patience,
+    )
+    engine = Engine(placement=placement, policy=policy)
     await asyncio.to_thread(_warm_up, engine, settings)
     queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
     stop = asyncio.Event()

@@ -100,37 +100,3 @@ def make_scheduler(kind: Scheduler, config: Mapping[str, Any], *, steps: int) ->
             return DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True)
         case Scheduler.LCM:
             return LCMScheduler.from_config(config, original_inference_steps=max(LCM_TRAINING_STEPS, steps))
-
-
-@torch.no_grad()
-def embed_prompt(
-    pipeline: Any,  # noqa: ANN401 - as above
-    prompt: str,
-    negative_prompt: str,
-    *,
-    guided: bool,
-) -> dict[str, torch.Tensor]:
-    """What the text encoders make of one picture's prompts: arguments of the pipeline's call, batch size 1.
-
-    An empty negative prompt is passed as none at all: XL models have their own idea of nothing.
-    """
-    embedded = pipeline.encode_prompt(
-        prompt,
-        device=pipeline.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-        negative_prompt=negative_prompt or None,
-    )
-    names = (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    )
-    return {name: tensor for name, tensor in zip(names, embedded, strict=False) if tensor is not None}
-
-
-def tokens_beyond_window(pipeline: Any, prompt: str) -> int:  # noqa: ANN401 - as above
-    """How many tokens of ``prompt`` the text encoder will not see."""
-    tokenizer = pipeline.tokenizer
-    return max(0, len(tokenizer(prompt, truncation=False).input_ids) - int(tokenizer.model_max_length))

@@ -1,46 +1,46 @@
-"""The worker's loop: pull, make, store, report, acknowledge, in that order."""
+"""The worker's loops: pull jobs while the engine has room; store, report and acknowledge what it made."""
 
 import asyncio
 import hashlib
 import secrets
-import time
+import threading
 from collections.abc import Sequence
-from uuid import UUID
+from contextlib import AsyncExitStack
+from typing import Final
 
 import structlog
 from PIL import Image
 
 from core.clock import now
-from core.errors import DarkroomError, GenerationFailedError, ServiceUnavailableError
+from core.errors import (
+    GenerationFailedError,
+    GenerationRejectedError,
+    InvalidMessageError,
+    ServiceUnavailableError,
+)
 from core.lifecycle import GenerationState, Tier
-from core.messages import Heartbeat, Outcome, Progress, Started, StoredImage
-from core.queue import Delivery, Queue
+from core.messages import Control, Heartbeat, Job, StoredImage
+from core.queue import Consumer, Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
-from core.telemetry import BATCH_SIZE, BUSY_SLOTS, IMAGES
+from core.telemetry import IMAGES
+from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
-from gpu_worker.intake import Held, Intake, choose_batch
+from gpu_worker.reports import APOLOGY, Reports
 from gpu_worker.settings import WorkerSettings
 
-_PROGRESS_SECONDS = 0.25
-_SIGN_OF_LIFE_SECONDS = 5.0
-_HEARTBEAT_SECONDS = 3.0
+_PROGRESS_SECONDS: Final = 0.25
+_SIGN_OF_LIFE_SECONDS: Final = 5.0
+_HEARTBEAT_SECONDS: Final = 3.0
+_FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
-_RATE_MEMORY = 0.8
-_APOLOGY = "The picture could not be made; our side is at fault. Please try again."
 
 log = structlog.get_logger(__name__)
 
 
-class _HandedBackError(DarkroomError):
-    """The worker has to leave before the pictures are done."""
-
-    retryable = True
-
-
 class Worker:
-    """Makes the pictures of the jobs that it pulls, several of equal shape at a time."""
+    """Makes the pictures of the jobs that it pulls, in an engine that they join and leave at any step."""
 
     def __init__(
         self, *, settings: WorkerSettings, queue: Queue, storage: Storage, engine: Engine, device: str
@@ -50,123 +50,120 @@ class Worker:
         self._storage = storage
         self._engine = engine
         self._device = device
-        self._intake = Intake(
-            premium=queue.consumer(PREMIUM_JOBS),
-            batch=queue.consumer(BATCH_JOBS),
-            slots=settings.worker_slots,
-            refuse=self._refuse_unreadable,
-        )
+        self._reports = Reports(queue, settings.worker_name)
         self._started_at = now()
-        self._busy = 0
-        self._images_per_second = 0.0
-        self._leave_at = float("inf")
-        self._step = 0
+        self._held: dict[asyncio.Task[None], Assignment] = {}
+        self._left = asyncio.Event()
+        self._stopping = False
 
     async def run(self, *, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what is under way, or hand it back when time is up."""
-        background = [
-            asyncio.create_task(self._beat()),
-            asyncio.create_task(self._stay_alive()),
-            asyncio.create_task(self._watch_for(stop)),
+        closing = threading.Event()
+        engine = asyncio.create_task(asyncio.to_thread(self._engine.serve, closing))
+        pulls = [
+            asyncio.create_task(self._pull(self._queue.consumer(PREMIUM_JOBS), Tier.PREMIUM)),
+            asyncio.create_task(self._pull(self._queue.consumer(BATCH_JOBS), Tier.NORMAL)),
         ]
-        try:
-            while not stop.is_set():
-                await self._intake.refill()
-                if batch := choose_batch(self._intake.held, slots=self._settings.worker_slots):
-                    await self._process(batch)
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await self._hand_back(self._intake.held)
-            await self._leave()
-
-    async def _process(self, batch: Sequence[Held]) -> None:
-        live = [one for one in batch if not await self._refuse_late(one)]
-        if not live:
-            return
-        try:
-            for one in live:
-                await self._report_start(one)
-            made = await self._make(live)
-        except _HandedBackError:
-            await self._hand_back(live)
-        except Exception as error:
-            log.exception("batch_failed", jobs=len(live))
-            if len(live) == 1:
-                await self._retry_or_fail(live[0], error)
-                return
-            # One of them may be to blame: alone, it fails alone.
-            for one in live:
-                await self._process([one])
-        else:
-            for one, images in zip(live, made, strict=True):
-                await self._deliver(one, images)
-
-    async def _make(self, batch: Sequence[Held]) -> list[list[Image.Image | GenerationFailedError]]:
-        """The pictures of each job, made in one call while the others hear of its steps."""
-        pictures = [picture for one in batch for picture in pictures_of(one.job)]
-        self._busy, self._step = len(pictures), 0
-        BUSY_SLOTS.set(self._busy)
-        BATCH_SIZE.observe(len(pictures))
-        begun = time.monotonic()
-        run = asyncio.create_task(
-            asyncio.to_thread(self._engine.run, batch[0].shape, pictures, self._on_step)
-        )
-        try:
-            await self._tell_steps(run, batch)
-            made = iter(await run)
-        finally:
-            self._busy = 0
-            BUSY_SLOTS.set(0)
-        self._note_rate(len(pictures) / (time.monotonic() - begun))
-        IMAGES.labels(model=batch[0].shape.model).inc(len(pictures))
-        return [[next(made) for _ in range(one.job.parameters.count)] for one in batch]
-
-    def _on_step(self, step: int, total: int) -> None:  # noqa: ARG002 - the engine's callback
-        """Called by the engine on its thread."""
-        if time.monotonic() > self._leave_at:
-            raise _HandedBackError("told to stop")
-        self._step = step
-
-    async def _tell_steps(self, run: asyncio.Task[object], batch: Sequence[Held]) -> None:
-        told = 0
-        while not run.done():
-            await asyncio.wait({run}, timeout=_PROGRESS_SECONDS)
-            if self._step == told or run.done():
-                continue
-            told = self._step
-            for one in batch:
-                progress = Progress(
-                    id=one.id,
-                    state=GenerationState.RUNNING,
-                    step=told,
-                    total_steps=one.job.parameters.steps,
-                )
-                try:
-                    await self._queue.publish_progress(progress)
-                except ServiceUnavailableError as error:
-                    log.warning("progress_lost", generation=str(one.id), error=str(error))
-
-    async def _deliver(self, one: Held, made: Sequence[Image.Image | GenerationFailedError]) -> None:
-        with structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id):
-            failures = [picture for picture in made if isinstance(picture, GenerationFailedError)]
-            if failures:
-                await self._report_end(one, GenerationState.FAILED, reason=str(failures[0]))
-                return
+        signs = [asyncio.create_task(sign()) for sign in (self._beat, self._stay_alive, self._tell_steps)]
+        told = asyncio.create_task(stop.wait())
+        async with AsyncExitStack() as at_end:
+            at_end.push_async_callback(await self._queue.subscribe_control(self._obey))
             try:
-                images = await self._store(one, [image for image in made if isinstance(image, Image.Image)])
-            except ServiceUnavailableError as error:
-                await self._retry_or_fail(one, error)
-                return
-            await self._report_end(one, GenerationState.SUCCEEDED, images=images)
+                await asyncio.wait({engine, told, *pulls}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._stopping = True
+                self._left.set()
+                # A fetch that is cancelled swallows what it was given: the short ones end by themselves.
+                ends = await asyncio.gather(*pulls, return_exceptions=True)
+                await self._drain()
+                closing.set()
+                self._engine.wake()
+                ends += await asyncio.gather(engine, return_exceptions=True)
+                for task in (told, *signs):
+                    task.cancel()
+                await asyncio.gather(told, *signs, return_exceptions=True)
+                await self._leave()
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
-    async def _store(self, one: Held, pictures: Sequence[Image.Image]) -> list[StoredImage]:
+    async def _pull(self, consumer: Consumer, tier: Tier) -> None:
+        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
+        while not self._stopping:
+            room = self._settings.worker_slots - self._under_way(tier)
+            if room <= 0:
+                self._left.clear()
+                await self._left.wait()
+                continue
+            for delivery in await consumer.fetch(room, wait=_FETCH_SECONDS):
+                await self._accept(delivery)
+
+    async def _accept(self, delivery: Delivery) -> None:
+        try:
+            job = Job.decode(delivery.data)
+        except InvalidMessageError:
+            log.exception("job_unreadable", subject=delivery.subject)
+            await self._reports.unreadable(delivery)
+            await delivery.ack()
+            return
+        one = Assignment(job, delivery)
+        task = asyncio.create_task(self._carry_out(one))
+        self._held[task] = one
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._held[task]
+        self._left.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("job_dropped", error=repr(error))
+
+    async def _carry_out(self, one: Assignment) -> None:
+        with structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id):
+            try:
+                if one.job.deadline is not None and now() > one.job.deadline:
+                    reason = "The batch window ended before the picture's turn came."
+                    await self._settle(one, GenerationState.FAILED, reason=reason)
+                    return
+                await self._reports.started(one)
+                for picture in pictures_of(one.job):
+                    self._engine.submit(picture, one)
+                await self._deliver(one, await one.made())
+            except ServiceUnavailableError as error:
+                log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
+                await one.delivery.nak(delay=_RETRY_SECONDS)
+            except Exception as error:
+                log.exception("job_broken")
+                await self._retry_or_fail(one, error)
+
+    async def _deliver(self, one: Assignment, made: Sequence[Image.Image | Exception]) -> None:
+        if one.canceled:
+            log.info("job_canceled")
+            await one.delivery.ack()
+            return
+        for picture in made:
+            if isinstance(picture, GenerationRejectedError):
+                await self._settle(one, GenerationState.REJECTED, reason=str(picture))
+                return
+            if isinstance(picture, GenerationFailedError):
+                await self._settle(one, GenerationState.FAILED, reason=str(picture))
+                return
+            if isinstance(picture, Exception):
+                await self._retry_or_fail(one, picture)
+                return
+        try:
+            images = await self._store(one, [picture for picture in made if isinstance(picture, Image.Image)])
+        except ServiceUnavailableError as error:
+            await self._retry_or_fail(one, error)
+            return
+        IMAGES.labels(model=one.job.parameters.model).inc(len(images))
+        await self._settle(one, GenerationState.SUCCEEDED, images=images)
+
+    async def _store(self, one: Assignment, pictures: Sequence[Image.Image]) -> list[StoredImage]:
         # Each attempt has keys of its own: a late twin never overwrites a recorded picture.
         folder = f"generations/{one.id}/{one.delivery.attempt}-{secrets.token_hex(4)}"
+        parameters = one.job.parameters
         stored = []
         for index, picture in enumerate(pictures):
-            parameters = one.job.parameters
             data = await asyncio.to_thread(
                 encode, picture, format=parameters.format, parameters=parameters, index=index
             )
@@ -183,94 +180,59 @@ class Worker:
             stored.append(image)
         return stored
 
-    async def _report_start(self, one: Held) -> None:
-        await self._queue.publish_result(
-            one.job.tier,
-            Started(
-                id=one.id,
-                worker=self._settings.worker_name,
-                attempt=one.delivery.attempt,
-                started_at=now(),
-                request_id=one.job.request_id,
-            ),
-        )
-
-    async def _report_end(
+    async def _settle(
         self,
-        one: Held,
+        one: Assignment,
         state: GenerationState,
         *,
         images: Sequence[StoredImage] = (),
         reason: str | None = None,
     ) -> None:
         """Report, and only then acknowledge: a crash in between makes the job run twice, never not at all."""
-        outcome = Outcome(
-            id=one.id,
-            worker=self._settings.worker_name,
-            attempt=one.delivery.attempt,
-            state=state,
-            images=tuple(images),
-            reason=reason,
-            finished_at=now(),
-            request_id=one.job.request_id,
-        )
-        try:
-            await self._queue.publish_result(one.job.tier, outcome)
-        except ServiceUnavailableError as error:
-            log.warning("outcome_not_reported", error=str(error))
-            await self._hand_back([one])
-            return
-        self._intake.release(one)
+        await self._reports.ended(one, state, images=images, reason=reason)
         await one.delivery.ack()
         log.info("job_done", state=state.value, images=len(images), attempt=one.delivery.attempt)
 
-    async def _retry_or_fail(self, one: Held, error: Exception) -> None:
+    async def _retry_or_fail(self, one: Assignment, error: Exception) -> None:
         if one.delivery.attempt >= MAX_DELIVER:
-            log.error("job_given_up", generation=str(one.id), error=repr(error))
-            await self._report_end(one, GenerationState.FAILED, reason=_APOLOGY)
+            log.error("job_given_up", error=repr(error))
+            await self._settle(one, GenerationState.FAILED, reason=APOLOGY)
             return
-        log.warning("job_postponed", generation=str(one.id), attempt=one.delivery.attempt, error=repr(error))
-        await self._hand_back([one])
+        log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
+        await one.delivery.nak(delay=_RETRY_SECONDS)
 
-    async def _refuse_late(self, one: Held) -> bool:
-        """End a job whose result nobody waits for any more."""
-        if one.job.deadline is None or now() <= one.job.deadline:
-            return False
-        await self._report_end(
-            one, GenerationState.FAILED, reason="The batch window ended before the picture's turn came."
-        )
-        return True
-
-    async def _refuse_unreadable(self, delivery: Delivery) -> None:
-        """End a job whose message no worker can read; lane and id are in its subject."""
-        _, lane, job_id = delivery.subject.split(".", 2)
-        outcome = Outcome(
-            id=UUID(job_id),
-            worker=self._settings.worker_name,
-            attempt=delivery.attempt,
-            state=GenerationState.FAILED,
-            reason=_APOLOGY,
-            finished_at=now(),
-        )
-        tier = Tier.PREMIUM if lane == "premium" else Tier.NORMAL
-        await self._queue.publish_result(tier, outcome)
-        await delivery.ack()
-
-    async def _hand_back(self, jobs: Sequence[Held]) -> None:
-        for one in list(jobs):
-            self._intake.release(one)
+    async def _drain(self) -> None:
+        """Let the jobs under way end for as long as there is time, and hand the others back."""
+        if self._held:
+            await asyncio.wait(self._held, timeout=self._settings.worker_drain_seconds)
+        for task, one in list(self._held.items()):
+            self._engine.cancel(one.id)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             await one.delivery.nak(delay=_RETRY_SECONDS)
+
+    def _obey(self, control: Control) -> None:
+        for one in self._held.values():
+            if one.id == control.id and control.action == "cancel":
+                self._engine.cancel(one.id)
+                one.cancel()
+
+    def _under_way(self, tier: Tier) -> int:
+        return sum(one.pictures for one in self._held.values() if one.job.tier is tier)
+
+    async def _tell_steps(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_SECONDS)
+            for one in list(self._held.values()):
+                if (step := one.news()) is not None:
+                    await self._reports.progress(one, step)
 
     async def _stay_alive(self) -> None:
         """Keep the broker from giving our jobs to another worker."""
         while True:
             await asyncio.sleep(_SIGN_OF_LIFE_SECONDS)
-            for one in list(self._intake.held):
+            for one in list(self._held.values()):
                 await one.delivery.in_progress()
-
-    async def _watch_for(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self._leave_at = time.monotonic() + self._settings.worker_drain_seconds
 
     async def _beat(self) -> None:
         while True:
@@ -293,12 +255,8 @@ class Worker:
             models=self._engine.models,
             device=self._device,
             slots=self._settings.worker_slots,
-            busy=self._busy,
-            images_per_second=round(self._images_per_second, 3),
+            busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
+            images_per_second=round(self._engine.images_per_second, 3),
             started_at=self._started_at,
             beat_at=now(),
         )
-
-    def _note_rate(self, rate: float) -> None:
-        before = self._images_per_second
-        self._images_per_second = rate if not before else _RATE_MEMORY * before + (1 - _RATE_MEMORY) * rate

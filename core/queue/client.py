@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Self
+from typing import Self, TypeVar
 from uuid import UUID
 
 import nats
@@ -19,7 +19,7 @@ from nats.js.errors import Error as JetStreamError
 
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
-from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
+from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
 from core.queue import topology
 from core.queue.consumer import Consumer
 from core.queue.topology import ConsumerSpec, Lane
@@ -34,6 +34,8 @@ _PUBLISH_TRIES = 3
 _PUBLISH_PAUSE = 0.2
 _PUBLISH_TIMEOUT = 3.0
 _FLUSH_TIMEOUT = 2
+
+_Message = TypeVar("_Message", bound=Message)
 
 log = structlog.get_logger(__name__)
 
@@ -212,26 +214,34 @@ class Queue:
         self, job_id: UUID, receive: Callable[[Progress], None]
     ) -> Callable[[], Awaitable[None]]:
         """Call ``receive`` with every live status of a job from now on; returns how to stop."""
+        return await self._subscribe(topology.progress_subject(job_id), Progress, receive)
 
+    async def publish_control(self, control: Control) -> None:
+        """Send an order to whichever worker runs the job."""
+        async with _translated():
+            await self._client.publish(topology.control_subject(control.id), control.encode())
+
+    async def subscribe_control(self, receive: Callable[[Control], None]) -> Callable[[], Awaitable[None]]:
+        """Call ``receive`` with every order about any job from now on; returns how to stop."""
+        return await self._subscribe(topology.CONTROL_SUBJECTS, Control, receive)
+
+    async def _subscribe(
+        self, subject: str, kind: type[_Message], receive: Callable[[_Message], None]
+    ) -> Callable[[], Awaitable[None]]:
         async def on_message(message: Msg) -> None:
             try:
-                receive(Progress.decode(message.data))
+                receive(kind.decode(message.data))
             except InvalidMessageError as error:
-                log.warning("progress_unreadable", subject=message.subject, error=str(error))
+                log.warning("message_unreadable", subject=message.subject, error=str(error))
 
         async with _translated():
-            subscription = await self._client.subscribe(topology.progress_subject(job_id), cb=on_message)
+            subscription = await self._client.subscribe(subject, cb=on_message)
 
         async def stop() -> None:
             if not self._client.is_closed:
                 await subscription.unsubscribe()
 
         return stop
-
-    async def publish_control(self, control: Control) -> None:
-        """Send an order to whichever worker runs the job."""
-        async with _translated():
-            await self._client.publish(f"control.{control.id}", control.encode())
 
     async def put_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Say that a worker is alive and what it can do."""

@@ -56,6 +56,15 @@ def progress_subject(job_id: UUID) -> str:
     return f"progress.{job_id}"
 
 
+CONTROL_SUBJECTS: Final = "control.*"
+"""Orders about any job."""
+
+
+def control_subject(job_id: UUID) -> str:
+    """Where orders about a running job are published."""
+    return f"control.{job_id}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
     """A durable pull consumer with explicit acks. ``ack_wait`` in seconds."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from core.catalogue import ModelEntry, load_catalogue
-from gpu_worker.engine import Engine
+from gpu_worker.engine import Engine, Policy
 from gpu_worker.pipeline import Placement
 from tests.gpu_worker.tiny_model import build
 from tests.hub_server import hub_server
@@ -33,6 +33,7 @@ def demo_entry() -> ModelEntry:
 
 @pytest.fixture(scope="session")
 def engine(demo_entry: ModelEntry, model_folder: Path) -> Engine:
-    engine = Engine(placement=Placement(torch.device("cpu"), torch.float32))
+    policy = Policy(capacity=8, batch_share=0, patience=100)
+    engine = Engine(placement=Placement(torch.device("cpu"), torch.float32), policy=policy)
     engine.load(demo_entry, model_folder)
     return engine

@@ -1,152 +1,256 @@
+"""The engine against diffusers: a picture is the one made alone, whoever joins, leaves or pauses."""
+
 import math
-from collections.abc import Callable
+import random
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-import structlog
-import structlog.testing
 import torch
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from core.catalogue import DirectorySource, ModelEntry
 from core.clock import now
-from core.errors import ConfigurationError, GenerationFailedError
+from core.errors import ConfigurationError, GenerationFailedError, GenerationRejectedError
 from core.lifecycle import Delivery, Scheduler, Tier
 from core.messages import MAX_SEED, Job, Parameters
-from gpu_worker.engine import Engine, Picture, Shape, pictures_of, shape_of
+from gpu_worker.engine import Engine, Picture, Policy, pictures_of
 from gpu_worker.pipeline import Placement, best_placement, make_scheduler
+from tests.gpu_worker.tiny_model import build_xl
 
 CPU = Placement(torch.device("cpu"), torch.float32)
+POLICY = Policy(capacity=8, batch_share=0, patience=100)
 SAME_DB = 50
 """Peak signal-to-noise ratio, in dB, from which two pictures count as the same."""
 
 
-def _shape(
-    *, scheduler: Scheduler = Scheduler.DDIM, guidance_scale: float = 4.0, steps: int = 6, size: int = 64
-) -> Shape:
-    return Shape("darkroom-demo", size, size, steps, guidance_scale, scheduler)
+def picture(prompt: str = "a red fox", **changes: Any) -> Picture:
+    plain = Picture(
+        job=uuid4(),
+        index=0,
+        tier=Tier.PREMIUM,
+        model="darkroom-demo",
+        prompt=prompt,
+        negative_prompt="",
+        seed=7,
+        width=64,
+        height=64,
+        steps=6,
+        guidance_scale=4.0,
+        scheduler=Scheduler.DDIM,
+    )
+    return replace(plain, **changes)
 
 
-def _picture(prompt: str = "a red fox", negative_prompt: str = "", seed: int = 7) -> Picture:
-    return Picture(UUID(int=1), 0, prompt, negative_prompt, seed)
-
-
-def _psnr(first: Image.Image, second: Image.Image) -> float:
+def psnr(first: Image.Image, second: Image.Image) -> float:
     error = np.mean((np.asarray(first, dtype=float) - np.asarray(second, dtype=float)) ** 2)
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def _run(
-    engine: Engine, shape: Shape, *pictures: Picture, on_step: Callable[[int, int], None] | None = None
-) -> list[Image.Image]:
-    made = engine.run(shape, pictures, on_step or (lambda _step, _total: None))
-    assert all(isinstance(one, Image.Image) for one in made)
+@dataclass
+class Ears:
+    """Hears everything about the pictures that it asked for."""
+
+    steps: dict[UUID, list[int]] = field(default_factory=dict)
+    made: dict[UUID, Image.Image | Exception] = field(default_factory=dict)
+
+    def stepped(self, picture: Picture, step: int) -> None:
+        self.steps.setdefault(picture.job, []).append(step)
+
+    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
+        assert picture.job not in self.made
+        self.made[picture.job] = made
+
+
+def outcomes(engine: Engine, *pictures: Picture, ears: Ears | None = None) -> list[Image.Image | Exception]:
+    """What becomes of ``pictures`` that all arrive at once."""
+    ears = ears or Ears()
+    for one in pictures:
+        engine.submit(one, ears)
+    while len(ears.made) < len(pictures):
+        engine.turn()
+    return [ears.made[one.job] for one in pictures]
+
+
+def make(engine: Engine, *pictures: Picture) -> list[Image.Image]:
+    made = outcomes(engine, *pictures)
+    assert all(isinstance(one, Image.Image) for one in made), made
     return [one for one in made if isinstance(one, Image.Image)]
 
 
+def plain_pipeline(folder: Path, asked: Picture, kind: Any = StableDiffusionPipeline) -> Image.Image:
+    """The picture that diffusers makes alone."""
+    pipeline = kind.from_pretrained(folder, use_safetensors=True)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_scheduler(asked.scheduler, pipeline.scheduler.config, steps=asked.steps)
+    made: Image.Image = pipeline(
+        asked.prompt,
+        negative_prompt=asked.negative_prompt or None,
+        width=asked.width,
+        height=asked.height,
+        num_inference_steps=asked.steps,
+        guidance_scale=asked.guidance_scale,
+        generator=torch.Generator().manual_seed(asked.seed),
+    ).images[0]
+    return made
+
+
 NEIGHBOURS = [
-    _picture("a lighthouse at night", "fog", 1),
-    _picture("the sea, " * 40, "", MAX_SEED),
-    _picture("", "", 0),
+    picture("a lighthouse at night", negative_prompt="fog", seed=1, steps=3, scheduler=Scheduler.EULER),
+    picture("the sea, " * 12, seed=MAX_SEED, guidance_scale=1.0, scheduler=Scheduler.LCM, steps=4),
+    picture("", seed=0, steps=9, guidance_scale=11.0, scheduler=Scheduler.EULER_ANCESTRAL),
 ]
 
 
-@pytest.mark.parametrize("scheduler", Scheduler)
-def test_a_picture_does_not_depend_on_its_neighbours(scheduler: Scheduler, engine: Engine) -> None:
-    shape = _shape(scheduler=scheduler)
-    [alone] = _run(engine, shape, _picture())
-    together = _run(engine, shape, NEIGHBOURS[0], NEIGHBOURS[1], _picture(), NEIGHBOURS[2])
-    assert _psnr(alone, together[2]) >= SAME_DB
-    assert all(_psnr(alone, other) < 30 for index, other in enumerate(together) if index != 2)
-
-
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 4.0, 20.0])
 @pytest.mark.parametrize("scheduler", Scheduler)
 def test_a_picture_is_the_one_that_diffusers_makes(
     scheduler: Scheduler, guidance_scale: float, engine: Engine, model_folder: Path
 ) -> None:
-    plain = StableDiffusionPipeline.from_pretrained(model_folder, use_safetensors=True)
-    plain.set_progress_bar_config(disable=True)
-    plain.scheduler = make_scheduler(scheduler, plain.scheduler.config, steps=6)
-    expected = plain(
-        "a red fox",
-        negative_prompt="snow",
-        width=64,
-        height=64,
-        num_inference_steps=6,
-        guidance_scale=guidance_scale,
-        generator=torch.Generator().manual_seed(7),
-    ).images[0]
-    shape = _shape(scheduler=scheduler, guidance_scale=guidance_scale)
-    [made] = _run(engine, shape, _picture(negative_prompt="snow"))
+    asked = picture(scheduler=scheduler, guidance_scale=guidance_scale, negative_prompt="snow")
+    [made] = make(engine, asked)
     assert made.mode == "RGB"
-    assert _psnr(made, expected) >= SAME_DB
+    assert psnr(made, plain_pipeline(model_folder, asked)) >= SAME_DB
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+def test_a_picture_does_not_depend_on_its_neighbours(scheduler: Scheduler, engine: Engine) -> None:
+    asked = picture(scheduler=scheduler)
+    [alone] = make(engine, asked)
+    together = make(engine, NEIGHBOURS[0], NEIGHBOURS[1], asked, NEIGHBOURS[2])
+    assert psnr(alone, together[2]) >= SAME_DB
+    assert all(psnr(alone, other) < 30 for index, other in enumerate(together) if index != 2)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_batches_of_every_size_hold_the_pictures_made_alone(
+    count: int, engine: Engine, model_folder: Path
+) -> None:
+    schedulers = [*Scheduler, *Scheduler][:count]
+    asked = [picture(seed=n, scheduler=one, steps=3 + n) for n, one in enumerate(schedulers)]
+    made = make(engine, *asked)
+    for one, got in zip(asked, made, strict=True):
+        assert psnr(got, plain_pipeline(model_folder, one)) >= SAME_DB
+
+
+def test_joining_pausing_and_canceling_at_random_changes_no_picture(engine: Engine) -> None:
+    chance = random.Random(4)  # noqa: S311 - a repeatable test
+    kinds = [
+        picture(
+            f"thing {number % 5}",
+            seed=number,
+            steps=chance.choice((2, 3, 5, 8)),
+            scheduler=chance.choice(list(Scheduler)),
+            width=chance.choice((64, 64, 128)),
+            guidance_scale=chance.choice((1.0, 5.0)),
+            tier=chance.choice(list(Tier)),
+        )
+        for number in range(12)
+    ]
+    alone = [make(engine, replace(one, job=uuid4()))[0] for one in kinds]
+    waiting = [(one, replace(kinds[one], job=uuid4())) for one in [*range(12)] * 4]
+    chance.shuffle(waiting)
+    asked, ears = list(waiting), Ears()
+    canceled: set[UUID] = set()
+    while len(ears.made) + len(canceled) < len(asked):
+        for _ in range(chance.randrange(4)):
+            if waiting:
+                engine.submit(waiting.pop()[1], ears)
+        under_way = [one.job for _, one in asked if one.job in ears.steps and one.job not in ears.made]
+        if under_way and chance.random() < 0.1:
+            victim = chance.choice(under_way)
+            if victim not in canceled:
+                engine.cancel(victim)
+                canceled.add(victim)
+        if waiting or under_way or len(ears.made) + len(canceled) < len(asked):
+            engine.wake()
+            engine.turn()
+    assert not engine._slots
+    assert not engine._listeners
+    assert len(ears.made) == len(asked) - len(canceled) > 30
+    for kind, one in asked:
+        if one.job not in canceled:
+            got = ears.made[one.job]
+            assert isinstance(got, Image.Image)
+            assert psnr(got, alone[kind]) >= SAME_DB
+
+
+def test_a_premium_picture_joins_at_the_next_step_and_batch_waits_for_it(
+    demo_entry: ModelEntry, model_folder: Path
+) -> None:
+    engine = Engine(placement=CPU, policy=Policy(capacity=2, batch_share=0, patience=100))
+    engine.load(demo_entry, model_folder)
+    ears = Ears()
+    batch = [picture(seed=n, tier=Tier.NORMAL, steps=10) for n in range(2)]
+    for one in batch:
+        engine.submit(one, ears)
+    for _ in range(3):
+        engine.turn()
+    premium = picture(steps=4)
+    engine.submit(premium, ears)
+    for _ in range(4):
+        engine.turn()
+    assert isinstance(ears.made[premium.job], Image.Image)
+    assert [ears.steps[one.job] for one in batch] == [[1, 2, 3]] * 2
+    while len(ears.made) < 3:
+        engine.turn()
+    assert [ears.steps[one.job] for one in batch] == [list(range(1, 11))] * 2
+
+
+def test_canceling_frees_the_slot_before_the_next_step_and_is_not_told(engine: Engine) -> None:
+    ears = Ears()
+    gone, stays = picture(steps=50), picture(steps=5)
+    for one in (gone, stays):
+        engine.submit(one, ears)
+    engine.turn()
+    engine.cancel(gone.job)
+    while stays.job not in ears.made:
+        engine.turn()
+    assert ears.steps[gone.job] == [1]
+    assert gone.job not in ears.made
+    assert not engine._slots
 
 
 def test_seed_prompt_negative_prompt_and_guidance_each_change_the_picture(engine: Engine) -> None:
-    first, seed, prompt, negative = _run(
+    first, *others = make(
         engine,
-        _shape(),
-        _picture(),
-        _picture(seed=8),
-        _picture(prompt="a blue fox"),
-        _picture(negative_prompt="dark"),
+        picture(),
+        picture(seed=8),
+        picture("a blue fox"),
+        picture(negative_prompt="dark"),
+        picture(guidance_scale=9.0),
     )
-    [guidance] = _run(engine, _shape(guidance_scale=9), _picture())
-    assert max(_psnr(first, other) for other in (seed, prompt, negative, guidance)) < 30
+    assert max(psnr(first, other) for other in others) < 30
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 0.5, 1.0])
 def test_without_guidance_the_negative_prompt_says_nothing(guidance_scale: float, engine: Engine) -> None:
-    plain, negative = _run(
-        engine, _shape(guidance_scale=guidance_scale), _picture(), _picture(negative_prompt="dark")
+    plain, negative = make(
+        engine,
+        picture(guidance_scale=guidance_scale),
+        picture(guidance_scale=guidance_scale, negative_prompt="dark"),
     )
-    assert _psnr(plain, negative) >= SAME_DB
+    assert psnr(plain, negative) >= SAME_DB
 
 
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("scheduler", Scheduler)
 def test_each_step_is_told_once_and_in_order(scheduler: Scheduler, steps: int, engine: Engine) -> None:
-    told: list[tuple[int, int]] = []
-    _run(
-        engine,
-        _shape(scheduler=scheduler, steps=steps),
-        _picture(),
-        _picture(),
-        on_step=lambda step, total: told.append((step, total)),
-    )
-    assert told == [(step, steps) for step in range(1, steps + 1)]
-
-
-def test_what_on_step_raises_ends_the_call(engine: Engine) -> None:
-    told: list[int] = []
-
-    def stop(step: int, _total: int) -> None:
-        told.append(step)
-        if step == 2:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        _run(engine, _shape(), _picture(), on_step=stop)
-    assert told == [1, 2]
-    assert len(_run(engine, _shape(), _picture())) == 1
+    ears, asked = Ears(), picture(scheduler=scheduler, steps=steps)
+    outcomes(engine, asked, ears=ears)
+    assert ears.steps[asked.job] == list(range(1, steps + 1))
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 128), (72, 64), (136, 88)])
 def test_every_multiple_of_eight_gives_a_picture_of_that_size(
     width: int, height: int, engine: Engine
 ) -> None:
-    [made] = _run(engine, Shape("darkroom-demo", width, height, 2, 4.0, Scheduler.EULER), _picture())
+    [made] = make(engine, picture(width=width, height=height, steps=2, scheduler=Scheduler.EULER))
     assert made.size == (width, height)
 
 
@@ -157,32 +261,138 @@ def test_a_broken_picture_is_a_failure_of_its_own(own_model_folder: Path, demo_e
     [name] = [name for name in tensors if name.endswith("token_embedding.weight")]
     tensors[name][vocabulary["~</w>"]] = math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
-    engine = Engine(placement=CPU)
+    engine = Engine(placement=CPU, policy=POLICY)
     engine.load(demo_entry, own_model_folder)
-    whole, broken, other = engine.run(
-        _shape(), [_picture(), _picture("~"), _picture(seed=8)], lambda _step, _total: None
-    )
+    whole, broken, other = outcomes(engine, picture(), picture("~"), picture(seed=8))
     assert isinstance(whole, Image.Image)
     assert isinstance(broken, GenerationFailedError)
     assert isinstance(other, Image.Image)
 
 
-def test_a_prompt_beyond_the_window_is_cut_and_the_log_does_not_repeat_it(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_prompt_that_cannot_be_prepared_fails_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpu_worker.engine._log", structlog.get_logger())
-    with structlog.testing.capture_logs() as lines:
-        cut, other = _run(engine, _shape(), _picture("a" * 75 + "secret"), _picture("a" * 75 + "others"))
-    assert [(line["event"], line["tokens_unseen"]) for line in lines] == [("engine.prompt_cut", 6)] * 2
-    assert "secret" not in str(lines) + caplog.text
-    assert _psnr(cut, other) >= SAME_DB
+    model = engine._models["darkroom-demo"]
+    condition = model._text.condition
+
+    def fail_for_one(prompt: str, negative_prompt: str, guidance_scale: float) -> object:
+        if prompt == "bad":
+            raise RuntimeError("out of luck")
+        return condition(prompt, negative_prompt, guidance_scale)
+
+    monkeypatch.setattr(model._text, "condition", fail_for_one)
+    good, bad = outcomes(engine, picture(), picture("bad"))
+    assert isinstance(good, Image.Image)
+    assert isinstance(bad, RuntimeError)
+
+
+def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
+    demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(placement=CPU, policy=POLICY)
+    engine.load(demo_entry, model_folder)
+    model = engine._models[demo_entry.id]
+    forward, sizes = model._unet.forward, []
+
+    def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(sample))
+        if len(sample) > 4:
+            raise torch.OutOfMemoryError("too many")
+        return forward(sample, *rest, **more)
+
+    monkeypatch.setattr(model._unet, "forward", short_of_memory)
+    asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL) for n in range(4)]
+    made = make(engine, *asked)
+    assert sizes[0] == 8
+    assert max(sizes[1:]) == 4
+    monkeypatch.undo()
+    for one, got in zip(asked, made, strict=True):
+        [alone] = make(engine, replace(one, job=uuid4()))
+        assert psnr(got, alone) >= SAME_DB
+
+
+def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine._models["darkroom-demo"]
+
+    def full(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model._unet, "forward", full)
+        [failed] = outcomes(engine, picture())
+    assert isinstance(failed, torch.OutOfMemoryError)
+    assert len(make(engine, picture())) == 1
+
+
+def test_an_unsafe_picture_is_rejected_and_its_neighbours_are_not(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine._models["darkroom-demo"]
+    monkeypatch.setattr(model._pipeline, "safety_checker", object())
+    monkeypatch.setattr(
+        model._pipeline,
+        "run_safety_checker",
+        lambda image, _device, _dtype: (image, [False, True][: len(image)]),
+    )
+    safe, unsafe = outcomes(engine, picture(), picture(seed=8))
+    assert isinstance(safe, Image.Image)
+    assert isinstance(unsafe, GenerationRejectedError)
+
+
+def test_a_prompt_beyond_the_window_is_read_to_its_end(engine: Engine) -> None:
+    start = "a" * 75
+    short, one, other = make(engine, picture(start), picture(start + " fox"), picture(start + " sea"))
+    assert max(psnr(short, one), psnr(short, other), psnr(one, other)) < SAME_DB
+
+
+def test_a_long_prompt_is_its_windows_one_after_the_other(engine: Engine, model_folder: Path) -> None:
+    letters = "a" * 75 + "b" * 75
+    [made] = make(engine, picture(letters))
+    pipeline = StableDiffusionPipeline.from_pretrained(model_folder, use_safetensors=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def embed(text: str) -> torch.Tensor:
+        embedded: torch.Tensor = pipeline.encode_prompt(text, "cpu", 1, do_classifier_free_guidance=False)[0]
+        return embedded
+
+    # A window of its own starts a word of its own: the letters are told apart by how they end.
+    tokens = pipeline.tokenizer(letters, add_special_tokens=False).input_ids
+    assert len(tokens) == 150
+    ids = torch.tensor([[0, *part, 0] for part in (tokens[:75], tokens[75:])])
+    ids[:, 0], ids[:, -1] = pipeline.tokenizer.bos_token_id, pipeline.tokenizer.eos_token_id
+    with torch.no_grad():
+        wanted = pipeline.text_encoder(ids)[0].flatten(0, 1)[None]
+    expected = pipeline(
+        prompt_embeds=wanted,
+        negative_prompt_embeds=torch.cat([embed(""), embed("")], dim=1),
+        width=64,
+        height=64,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]
+    assert psnr(made, expected) >= SAME_DB
+
+
+def test_a_prompt_is_embedded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = engine._models["darkroom-demo"]._text
+    encoded: list[str] = []
+    encode = text._encode
+
+    def count(prompt: str, windows: int) -> object:
+        encoded.append(prompt)
+        return encode(prompt, windows)
+
+    monkeypatch.setattr(text, "_encode", count)
+    make(engine, picture("never asked before"), picture("never asked before", seed=3))
+    assert encoded.count("never asked before") == 1
 
 
 def test_a_model_that_is_not_loaded_is_an_error_that_names_it(engine: Engine) -> None:
     with pytest.raises(ConfigurationError, match="nonesuch is not loaded, only darkroom-demo"):
-        engine.run(
-            Shape("nonesuch", 64, 64, 2, 4.0, Scheduler.DDIM), [_picture()], lambda _step, _total: None
-        )
+        engine.submit(picture(model="nonesuch"), Ears())
 
 
 def test_warming_up_makes_no_fuss_on_a_sound_model_and_fails_on_a_broken_one(
@@ -194,35 +404,10 @@ def test_warming_up_makes_no_fuss_on_a_sound_model_and_fails_on_a_broken_one(
     tensors = load_file(weights)
     tensors["decoder.conv_out.bias"] += math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
-    broken = Engine(placement=CPU)
+    broken = Engine(placement=CPU, policy=POLICY)
     broken.load(demo_entry, own_model_folder)
     with pytest.raises(GenerationFailedError, match="darkroom-demo does not warm up"):
         broken.warm_up()
-
-
-def test_shapes_are_equal_exactly_when_pictures_can_share_a_call() -> None:
-    first = Parameters(
-        prompt="a",
-        model="m",
-        width=64,
-        height=64,
-        steps=4,
-        guidance_scale=4,
-        seed=1,
-        scheduler=Scheduler.DDIM,
-    )
-    own = {"prompt": "b", "negative_prompt": "c", "seed": 2, "count": 3}
-    assert shape_of(first) == shape_of(first.model_copy(update=own))
-    shared = {
-        "model": "n",
-        "width": 72,
-        "height": 72,
-        "steps": 5,
-        "guidance_scale": 5.0,
-        "scheduler": Scheduler.LCM,
-    }
-    for name, value in shared.items():
-        assert shape_of(first) != shape_of(first.model_copy(update={name: value}))
 
 
 def test_a_job_has_as_many_pictures_as_it_asks_for_with_consecutive_seeds() -> None:
@@ -239,69 +424,36 @@ def test_a_job_has_as_many_pictures_as_it_asks_for_with_consecutive_seeds() -> N
         scheduler=Scheduler.DDIM,
     )
     job = Job(id=uuid4(), tier=Tier.NORMAL, delivery=Delivery.EMAIL, parameters=asked, accepted_at=now())
-    assert pictures_of(job) == [
-        Picture(job.id, 0, "a", "b", MAX_SEED),
-        Picture(job.id, 1, "a", "b", 0),
-        Picture(job.id, 2, "a", "b", 1),
+    made = pictures_of(job)
+    assert [(one.job, one.index, one.seed) for one in made] == [
+        (job.id, 0, MAX_SEED),
+        (job.id, 1, 0),
+        (job.id, 2, 1),
     ]
+    assert {(one.prompt, one.negative_prompt, one.tier, one.steps) for one in made} == {
+        ("a", "b", Tier.NORMAL, 4)
+    }
 
 
 @pytest.fixture(scope="module")
 def xl_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny XL model: the demo model's parts, a second text encoder, and a U-Net that takes both."""
-    torch.manual_seed(0)
-    demo = StableDiffusionPipeline.from_pretrained(model_folder, use_safetensors=True)
-    second = CLIPTextModelWithProjection(
-        CLIPTextConfig(**demo.text_encoder.config.to_diff_dict() | {"projection_dim": 32})
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=4,
-        cross_attention_dim=128,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-    )
-    pipeline = StableDiffusionXLPipeline(
-        vae=AutoencoderKL.from_config(demo.vae.config),
-        text_encoder=demo.text_encoder,
-        text_encoder_2=second,
-        tokenizer=demo.tokenizer,
-        tokenizer_2=demo.tokenizer,
-        unet=unet,
-        scheduler=demo.scheduler,
-        add_watermarker=False,
-    )
     folder = tmp_path_factory.mktemp("xl") / "model"
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    build_xl(model_folder, folder)
     return folder
 
 
+@pytest.mark.parametrize("scheduler", Scheduler)
 @pytest.mark.parametrize("negative_prompt", ["", "snow"])
 def test_an_xl_picture_is_the_one_that_diffusers_makes_whatever_its_neighbours(
-    negative_prompt: str, xl_folder: Path, demo_entry: ModelEntry
+    negative_prompt: str, scheduler: Scheduler, xl_folder: Path, demo_entry: ModelEntry
 ) -> None:
     source = DirectorySource(kind="directory", path=xl_folder)
-    engine = Engine(placement=CPU)
+    engine = Engine(placement=CPU, policy=POLICY)
     engine.load(demo_entry.model_copy(update={"family": "sdxl", "source": source}), xl_folder)
-    made = _run(engine, _shape(), *NEIGHBOURS, _picture(negative_prompt=negative_prompt))
-    plain = StableDiffusionXLPipeline.from_pretrained(xl_folder, use_safetensors=True, add_watermarker=False)
-    plain.set_progress_bar_config(disable=True)
-    expected = plain(
-        "a red fox",
-        negative_prompt=negative_prompt or None,
-        width=64,
-        height=64,
-        num_inference_steps=6,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(7),
-    ).images[0]
-    assert _psnr(made[-1], expected) >= SAME_DB
+    asked = picture(negative_prompt=negative_prompt, scheduler=scheduler)
+    made = make(engine, *NEIGHBOURS, asked)
+    expected = plain_pipeline(xl_folder, asked, StableDiffusionXLPipeline)
+    assert psnr(made[-1], expected) >= SAME_DB
 
 
 @pytest.mark.parametrize("size", [8, 16, 64, 128])
@@ -318,11 +470,11 @@ def test_a_seed_means_the_same_noise_in_half_and_in_single_precision(size: int) 
 def test_half_precision_makes_nearly_the_picture_of_single_precision(
     scheduler: Scheduler, engine: Engine, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
-    half = Engine(placement=Placement(torch.device("cpu"), torch.float16))
+    half = Engine(placement=Placement(torch.device("cpu"), torch.float16), policy=POLICY)
     half.load(demo_entry, model_folder)
-    shape = _shape(scheduler=scheduler)
-    [rounded], [exact] = _run(half, shape, _picture()), _run(engine, shape, _picture())
-    assert _psnr(rounded, exact) >= 35
+    asked = picture(scheduler=scheduler)
+    [rounded], [exact] = make(half, asked), make(engine, replace(asked, job=uuid4()))
+    assert psnr(rounded, exact) >= 35
 
 
 @pytest.mark.gpu
@@ -331,11 +483,11 @@ def test_half_precision_makes_nearly_the_picture_of_single_precision(
 def test_on_cuda_in_half_precision_a_picture_does_not_depend_on_its_neighbours(
     scheduler: Scheduler, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
-    engine = Engine(placement=best_placement())
+    engine = Engine(placement=best_placement(), policy=POLICY)
     engine.load(demo_entry, model_folder)
     engine.warm_up()
-    shape = _shape(scheduler=scheduler)
-    [alone] = _run(engine, shape, _picture())
-    together = _run(engine, shape, NEIGHBOURS[0], NEIGHBOURS[1], _picture(), NEIGHBOURS[2])
-    assert _psnr(alone, together[2]) >= SAME_DB
-    assert _psnr(together[0], together[2]) < 30
+    asked = picture(scheduler=scheduler)
+    [alone] = make(engine, asked)
+    together = make(engine, NEIGHBOURS[0], NEIGHBOURS[1], replace(asked, job=uuid4()), NEIGHBOURS[2])
+    assert psnr(alone, together[2]) >= SAME_DB
+    assert psnr(together[0], together[2]) < 30

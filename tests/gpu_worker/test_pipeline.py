@@ -18,10 +18,8 @@ from core.lifecycle import Scheduler
 from gpu_worker.pipeline import (
     Placement,
     best_placement,
-    embed_prompt,
     load_pipeline,
     make_scheduler,
-    tokens_beyond_window,
 )
 
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -96,25 +94,3 @@ def test_lcm_can_take_more_steps_than_it_was_distilled_from(pipeline: StableDiff
     scheduler = make_scheduler(Scheduler.LCM, pipeline.scheduler.config, steps=80)
     scheduler.set_timesteps(80)
     assert len(set(scheduler.timesteps.tolist())) == 80
-
-
-def test_prompts_are_embedded_with_a_negative_only_where_guidance_needs_one(
-    pipeline: StableDiffusionPipeline,
-) -> None:
-    guided = embed_prompt(pipeline, "a fox", "", guided=True)
-    assert {name: tensor.shape for name, tensor in guided.items()} == {
-        "prompt_embeds": (1, 77, 64),
-        "negative_prompt_embeds": (1, 77, 64),
-    }
-    alone = embed_prompt(pipeline, "a fox", "snow", guided=False)
-    assert list(alone) == ["prompt_embeds"]
-    assert torch.equal(alone["prompt_embeds"], guided["prompt_embeds"])
-    other = embed_prompt(pipeline, "a fox", "snow", guided=True)
-    assert not torch.equal(other["negative_prompt_embeds"], guided["negative_prompt_embeds"])
-
-
-@pytest.mark.parametrize(("letters", "unseen"), [(0, 0), (75, 0), (76, 1), (200, 125)])
-def test_tokens_beyond_the_window_are_counted(
-    letters: int, unseen: int, pipeline: StableDiffusionPipeline
-) -> None:
-    assert tokens_beyond_window(pipeline, "a" * letters) == unseen

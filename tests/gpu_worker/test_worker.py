@@ -1,6 +1,6 @@
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -8,15 +8,14 @@ import pytest
 from PIL import Image
 
 from core.clock import now
-from core.errors import GenerationFailedError
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
-from core.messages import Job, Outcome, Parameters, Progress, Started, decode_result
+from core.messages import Control, Job, Outcome, Parameters, Progress, Started, decode_result
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
-from gpu_worker.engine import Engine, Picture, Shape
+from gpu_worker.engine import Engine, Picture
+from gpu_worker.engine.slots import Slot
 from gpu_worker.images import read_parameters
-from gpu_worker.intake import Held, choose_batch
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.worker import Worker
 
@@ -119,16 +118,14 @@ async def test_a_broken_job_does_not_take_its_batch_down(
     worker: Worker, queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = job(seed=1), job(seed=666)
-    run = engine.run
+    slot = engine._models["darkroom-demo"].slot
 
-    def fail_for_one(
-        shape: Shape, pictures: Sequence[Picture], on_step: Callable[[int, int], None]
-    ) -> list[Image.Image | GenerationFailedError]:
-        if any(picture.seed == 666 for picture in pictures):
+    def fail_for_one(picture: Picture, *, arrived: int, tick: int) -> Slot:
+        if picture.seed == 666:
             raise RuntimeError("out of luck")
-        return run(shape, pictures, on_step)
+        return slot(picture, arrived=arrived, tick=tick)
 
-    monkeypatch.setattr(engine, "run", fail_for_one)
+    monkeypatch.setattr(engine._models["darkroom-demo"], "slot", fail_for_one)
     monkeypatch.setattr("gpu_worker.worker._RETRY_SECONDS", 0.05)
     for one in (bad, good):
         await queue.publish_job(Lane.PREMIUM, one)
@@ -200,20 +197,37 @@ async def test_a_worker_that_must_leave_hands_its_job_back(
     assert await queue.holds_job(Lane.PREMIUM, sent.id)
 
 
-def held(one: Job) -> Held:
-    return Held(job=one, delivery=None)  # type: ignore[arg-type] # choosing does not look at it
+async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
+    worker: Worker, queue: Queue, engine: Engine
+) -> None:
+    gone = job(steps=500)
+    heard = asyncio.Event()
+    silence = await queue.subscribe_progress(gone.id, lambda _: heard.set())
+    await queue.publish_job(Lane.PREMIUM, gone)
+    await asyncio.wait_for(heard.wait(), 20)
+    await queue.publish_control(Control(id=gone.id, action="cancel"))
+    for _ in range(100):
+        if not await queue.holds_job(Lane.PREMIUM, gone.id):
+            break
+        await asyncio.sleep(0.05)
+    await silence()
+    assert not engine._slots
+    sent = job()
+    await queue.publish_job(Lane.PREMIUM, sent)
+    reports = await results(queue, PREMIUM_RESULTS, 3)
+    assert [report.id for report in reports] == [gone.id, sent.id, sent.id]
+    assert isinstance(reports[0], Started)
 
 
-def test_premium_goes_before_batch_and_equal_shapes_go_together() -> None:
-    batch_one, batch_two = held(job(tier=Tier.NORMAL)), held(job(tier=Tier.NORMAL))
-    wide, premium = held(job(width=128)), held(job())
-    assert choose_batch([batch_one, premium, batch_two], slots=8) == [premium, batch_one, batch_two]
-    assert choose_batch([wide, premium], slots=8) == [wide]
-    assert choose_batch([batch_one, wide, batch_two], slots=8) == [wide]
-    assert choose_batch([], slots=8) == []
-
-
-def test_a_batch_fits_the_slots_unless_it_is_one_job() -> None:
-    large, small = held(job(count=4)), held(job())
-    assert choose_batch([large, small], slots=2) == [large]
-    assert choose_batch([small, large, small], slots=2) == [small, small]
+async def test_a_premium_job_overtakes_a_batch_job_under_way(worker: Worker, queue: Queue) -> None:
+    slow, quick = job(tier=Tier.NORMAL, steps=400, count=2), job(steps=3)
+    heard = asyncio.Event()
+    silence = await queue.subscribe_progress(slow.id, lambda _: heard.set())
+    await queue.publish_job(Lane.BATCH, slow)
+    await asyncio.wait_for(heard.wait(), 20)
+    await queue.publish_job(Lane.PREMIUM, quick)
+    done = (await results(queue, PREMIUM_RESULTS, 2))[-1]
+    await silence()
+    assert isinstance(done, Outcome)
+    assert done.state is GenerationState.SUCCEEDED
+    assert await queue.holds_job(Lane.BATCH, slow.id)

@@ -8,9 +8,15 @@ import math
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 SEED = 1
 WINDOW = 77
@@ -33,6 +39,39 @@ _GRAIN = 0.5
 def build(folder: Path) -> None:
     """Make the model in diffusers' layout as ``folder``."""
     _pipeline().save_pretrained(folder, safe_serialization=True)
+
+
+def build_xl(plain_folder: Path, folder: Path) -> None:
+    """Make a tiny XL model as ``folder``: the plain one, a second text encoder, a U-Net that takes both."""
+    plain = StableDiffusionPipeline.from_pretrained(plain_folder, use_safetensors=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        second = CLIPTextModelWithProjection(
+            CLIPTextConfig(**plain.text_encoder.config.to_diff_dict() | {"projection_dim": 32})
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=4,
+            cross_attention_dim=128,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        )
+    StableDiffusionXLPipeline(
+        vae=plain.vae,
+        text_encoder=plain.text_encoder,
+        text_encoder_2=second,
+        tokenizer=plain.tokenizer,
+        tokenizer_2=plain.tokenizer,
+        unet=unet,
+        scheduler=plain.scheduler,
+        add_watermarker=False,
+    ).save_pretrained(folder, safe_serialization=True)
 
 
 def _pipeline() -> StableDiffusionPipeline:

@@ -1,0 +1,112 @@
+"""One picture under way: what was asked for, and how far its denoising has come."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import torch
+
+from core.lifecycle import Scheduler, Tier
+from core.messages import Job
+from gpu_worker.engine.text import Conditioning
+from gpu_worker.samplers import Sampler, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a job, which has ``index`` 0, 1, … of them. Sizes in pixels."""
+
+    job: UUID
+    index: int
+    tier: Tier
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    scheduler: Scheduler
+
+
+def pictures_of(job: Job) -> list[Picture]:
+    """The pictures that ``job`` asks for, in order, each with its own seed."""
+    asked = job.parameters
+    return [
+        Picture(
+            job=job.id,
+            index=index,
+            tier=job.tier,
+            model=asked.model,
+            prompt=asked.prompt,
+            negative_prompt=asked.negative_prompt,
+            seed=asked.seed_of(index),
+            width=asked.width,
+            height=asked.height,
+            steps=asked.steps,
+            guidance_scale=asked.guidance_scale,
+            scheduler=asked.scheduler,
+        )
+        for index in range(asked.count)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What pictures must have in common to share a call of the U-Net. Sizes in pixels.
+
+    ``tokens`` is the length of their embedded prompts: one beyond the text encoder's window makes it longer.
+    """
+
+    model: str
+    width: int
+    height: int
+    tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A picture under way.
+
+    Attributes:
+        picture: what was asked for.
+        conditioning: its embedded prompts.
+        sampler: its steps' coefficients.
+        random: draws its noise, and nobody else's.
+        latents: single precision, shape (channels, height / 8, width / 8).
+        history: what its sampler remembers of the step before; the shape of ``latents``.
+        position: steps done.
+        arrived: its place in the order of arrival.
+        ticked: the tick that it last took part in, or that it arrived after.
+    """
+
+    picture: Picture
+    conditioning: Conditioning
+    sampler: Sampler
+    random: torch.Generator
+    latents: torch.Tensor
+    history: torch.Tensor
+    arrived: int
+    ticked: int
+    position: int = field(default=0)
+
+    @property
+    def shape(self) -> Shape:
+        """What it must share with others in a tick."""
+        picture = self.picture
+        return Shape(picture.model, picture.width, picture.height, self.conditioning.tokens)
+
+    @property
+    def premium(self) -> bool:
+        """Whether its customer is served at once."""
+        return self.picture.tier is Tier.PREMIUM
+
+    @property
+    def step(self) -> Step:
+        """The coefficients of the step to come."""
+        return self.sampler.steps[self.position]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.position == len(self.sampler.steps)

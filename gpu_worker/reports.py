@@ -1,0 +1,97 @@
+"""What the worker says of its jobs: that they began, how far they are, how they ended."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from core.clock import now
+from core.errors import ServiceUnavailableError
+from core.lifecycle import GenerationState, Tier
+from core.messages import Outcome, Progress, Started, StoredImage
+from core.queue import Delivery, Queue
+from gpu_worker.assignment import Assignment
+
+APOLOGY = "The picture could not be made; our side is at fault. Please try again."
+
+log = structlog.get_logger(__name__)
+
+
+class Reports:
+    """The worker's voice on the broker.
+
+    Args:
+        queue: the broker.
+        worker: this worker's name.
+    """
+
+    def __init__(self, queue: Queue, worker: str) -> None:
+        self._queue = queue
+        self._worker = worker
+
+    async def started(self, one: Assignment) -> None:
+        """Say that the job has begun.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer.
+        """
+        report = Started(
+            id=one.id,
+            worker=self._worker,
+            attempt=one.delivery.attempt,
+            started_at=now(),
+            request_id=one.job.request_id,
+        )
+        await self._queue.publish_result(one.job.tier, report)
+
+    async def progress(self, one: Assignment, step: int) -> None:
+        """Say how far a job is; a loss is no harm."""
+        report = Progress(
+            id=one.id, state=GenerationState.RUNNING, step=step, total_steps=one.job.parameters.steps
+        )
+        try:
+            await self._queue.publish_progress(report)
+        except ServiceUnavailableError as error:
+            log.warning("progress_lost", generation=str(one.id), error=str(error))
+
+    async def ended(
+        self,
+        one: Assignment,
+        state: GenerationState,
+        *,
+        images: Sequence[StoredImage] = (),
+        reason: str | None = None,
+    ) -> None:
+        """Say how a job ended.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer.
+        """
+        outcome = Outcome(
+            id=one.id,
+            worker=self._worker,
+            attempt=one.delivery.attempt,
+            state=state,
+            images=tuple(images),
+            reason=reason,
+            finished_at=now(),
+            request_id=one.job.request_id,
+        )
+        await self._queue.publish_result(one.job.tier, outcome)
+
+    async def unreadable(self, delivery: Delivery) -> None:
+        """End a job whose message no worker can read; lane and id are in its subject.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer.
+        """
+        _, lane, job_id = delivery.subject.split(".", 2)
+        outcome = Outcome(
+            id=UUID(job_id),
+            worker=self._worker,
+            attempt=delivery.attempt,
+            state=GenerationState.FAILED,
+            reason=APOLOGY,
+            finished_at=now(),
+        )
+        await self._queue.publish_result(Tier.PREMIUM if lane == "premium" else Tier.NORMAL, outcome)
