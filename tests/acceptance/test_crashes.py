@@ -12,19 +12,20 @@ from tests.stack import Customer, Stack
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.timeout(240)
 async def test_a_job_outlives_the_worker_that_died_while_denoising(stack: Stack, premium: Customer) -> None:
-    ids = [await premium.generate(prompt=f"house {number}", steps=50, count=4) for number in range(4)]
+    ids = [await premium.generate(prompt=f"house {number}", steps=50, count=2) for number in range(4)]
     worker = stack.pid("gpu_worker")
     async for event in premium.watch(ids[0]):
         if event["state"] == "RUNNING" and event["step"] > 0:
             os.kill(worker, signal.SIGKILL)
             break
     ends = await asyncio.wait_for(
-        asyncio.gather(*(premium.watch_to_end(generation_id) for generation_id in ids)), 90
+        asyncio.gather(*(premium.watch_to_end(generation_id) for generation_id in ids)), 200
     )
     for events in ends:
         assert events[-1]["state"] == "SUCCEEDED", events[-1]
-        assert len(events[-1]["generation"]["images"]) == 4
+        assert len(events[-1]["generation"]["images"]) == 2
     assert stack.pid("gpu_worker") != worker
 
 
