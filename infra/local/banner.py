@@ -66,7 +66,7 @@ def compose(settings: StackSettings, *, url: str, home: Home, password: str) -> 
 
 def _first_query(url: str, password: str) -> str:
     signin = _body(_SIGNIN, {"email": PREMIUM_EMAIL, "password": password})
-    generate = _body(_GENERATE, {"prompt": "a lighthouse in the fog"})
+    generate = _body(_GENERATE, {"prompt": "a red house by the sea at sunset"})
     endpoint = shlex.quote(f"{url}/graphql")
     return "\n".join(
         (
