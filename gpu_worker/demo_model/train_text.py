@@ -50,7 +50,7 @@ def train_text(
     )
     random = torch.Generator(device).manual_seed(schedule.steps)
 
-    def loss_of(_step: int) -> torch.Tensor:
+    def loss_of() -> torch.Tensor:
         chosen = torch.randint(len(tokens), (schedule.batch,), generator=random, device=device)
         ids = tokens[chosen].long()
         with torch.autocast(device.type, torch.bfloat16):
@@ -65,4 +65,3 @@ def train_text(
 
     run = Run([text_encoder, heads], schedule, folder / "text.pt")
     run.train("text encoder", loss_of, lambda _step: None)
-    run.use_averages()

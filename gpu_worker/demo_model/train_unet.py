@@ -61,14 +61,7 @@ def train_unet(
     """
     run = Run([pipeline.unet], schedule, folder / "unet.pt")
     objective = _Objective(pipeline, datasets, batch=schedule.batch, seed=schedule.steps + run.step)
-
-    def after(step: int) -> None:
-        run.use_averages()
-        show(step)
-        run.use_averages()
-
-    run.train("U-Net", objective.loss, after)
-    run.use_averages()
+    run.train("U-Net", objective.loss, show)
 
 
 class _Objective:
@@ -93,7 +86,7 @@ class _Objective:
         self._draw = torch.Generator().manual_seed(seed)
         self._random = torch.Generator(device).manual_seed(seed)
 
-    def loss(self, _step: int) -> torch.Tensor:
+    def loss(self) -> torch.Tensor:
         """The loss of one more batch, all of one shape."""
         shape = int(torch.multinomial(self._shares, 1, generator=self._draw))
         clean, weights, tokens = self._pick(self._latents[shape])

@@ -37,18 +37,15 @@ def train_vae(
     run = Run([vae], schedule, folder / "vae.pt")
     draw = torch.Generator().manual_seed(schedule.steps)
 
-    def loss_of(_step: int) -> torch.Tensor:
+    def loss_of() -> torch.Tensor:
         chosen = torch.randint(len(dataset.pictures), (schedule.batch,), generator=draw)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             return _loss(vae, pictures_at(dataset, chosen, device))
 
     def sheet(step: int) -> None:
-        run.use_averages()
         _write_sheet(vae, _first(dataset, _SHOWN, device), folder / f"vae-{step:06d}.png")
-        run.use_averages()
 
     run.train("autoencoder", loss_of, sheet)
-    run.use_averages()
     with torch.no_grad():
         latents = vae.encode(_first(dataset, _FOR_SCALE, device)).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))

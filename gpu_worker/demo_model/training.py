@@ -47,38 +47,40 @@ class Run:
         if file.exists():
             self._load()
 
-    def train(self, name: str, loss_of: Callable[[int], torch.Tensor], after: Callable[[int], None]) -> None:
-        """Take the steps that are left.
+    def train(self, name: str, loss_of: Callable[[], torch.Tensor], show: Callable[[int], None]) -> None:
+        """Take the steps that are left, and leave the averaged weights in the modules.
 
         Args:
             name: what the progress bar says.
-            loss_of: the loss of the step with this number, from 0.
-            after: called with the number of steps done each time the state has been saved.
+            loss_of: the loss of one more batch.
+            show: called with the number of steps done each time the state has been saved, with the averaged
+                weights in place.
         """
         bar = tqdm(total=self._schedule.steps, initial=self.step, desc=name, unit="step", mininterval=5)
-        shown = 0.0
         with bar:
             while self.step < self._schedule.steps:
                 loss = self._advance(loss_of)
                 bar.update()
                 if self.step % 100 == 0:
-                    shown = float(loss)
-                    bar.set_postfix(loss=f"{shown:.4f}")
+                    bar.set_postfix(loss=f"{float(loss):.4f}")
                 if self.step % _SAVE_EVERY == 0 or self.step == self._schedule.steps:
                     self._save()
-                    after(self.step)
+                    self._exchange_averages()
+                    show(self.step)
+                    self._exchange_averages()
+        self._exchange_averages()
 
-    def use_averages(self) -> None:
+    def _exchange_averages(self) -> None:
         """Exchange the weights with their averages; a second call puts them back."""
         for parameter, average in zip(self._parameters, self._averages, strict=True):
             kept = parameter.detach().clone()
             parameter.data.copy_(average)
             average.copy_(kept)
 
-    def _advance(self, loss_of: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    def _advance(self, loss_of: Callable[[], torch.Tensor]) -> torch.Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate * self._rate()
-        loss = loss_of(self.step)
+        loss = loss_of()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch's own has no annotations
         nn.utils.clip_grad_norm_(self._parameters, _CLIP)
