@@ -5,7 +5,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID, uuid4
@@ -37,12 +36,6 @@ class Listener(Protocol):
 
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """The picture, RGB, or why there is none; nothing follows. Not called for what was canceled."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    picture: Picture
-    listener: Listener
 
 
 class Engine:
@@ -121,7 +114,7 @@ class Engine:
         """
         if picture.model not in self._models:
             raise ConfigurationError(f"model {picture.model} is not loaded, only {', '.join(self._models)}")
-        self._inbox.put(lambda: self._admit(_Request(picture, listener)))
+        self._inbox.put(lambda: self._admit(picture, listener))
 
     def cancel(self, job: UUID) -> None:
         """Forget the pictures of ``job`` before the next tick; their listener hears nothing more of them."""
@@ -144,16 +137,16 @@ class Engine:
             self._inbox.get()()
         self._take_tick()
 
-    def _admit(self, request: _Request) -> None:
-        model = self._models[request.picture.model]
+    def _admit(self, picture: Picture, listener: Listener) -> None:
+        model = self._models[picture.model]
         try:
-            slot = model.slot(request.picture, arrived=next(self._arrivals), tick=self._tick)
+            slot = model.slot(picture, arrived=next(self._arrivals), tick=self._tick)
         except Exception as error:
-            log.exception("engine.not_admitted", job=str(request.picture.job))
-            request.listener.ended(request.picture, error)
+            log.exception("engine.not_admitted", job=str(picture.job))
+            listener.ended(picture, error)
             return
         self._slots.append(slot)
-        self._listeners[slot] = request.listener
+        self._listeners[slot] = listener
         self._tell_slots()
 
     def _forget(self, job: UUID) -> None:
@@ -167,10 +160,9 @@ class Engine:
 
     def _take_tick(self) -> None:
         self._tick += 1
-        chosen = self._policy.choose(self._slots, tick=self._tick)
+        chosen = self._policy.choose(self._slots, tick=self._tick, fits=self._fits)
         if not chosen:
             return
-        chosen = chosen[: self._fits.get(chosen[0].shape, len(chosen))]
         began = time.monotonic()
         self._advance(chosen)
         TICK_SECONDS.observe(time.monotonic() - began)

@@ -61,7 +61,7 @@ class Model:
     def advance(self, slots: Sequence[Slot]) -> None:
         """Take one step of each of ``slots``, all of one shape, with one call of the U-Net.
 
-        When it raises, no slot has changed.
+        When the U-Net fails, no slot has changed.
         """
         tick = Tick([slot.step for slot in slots], device=self._unet.device)
         latents = torch.stack([slot.latents for slot in slots])

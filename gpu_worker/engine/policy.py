@@ -1,7 +1,8 @@
 """Which slots take part in the next tick. Pure: no clock, no tensors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from gpu_worker.engine.slots import Shape
@@ -47,7 +48,9 @@ class Policy:
     batch_share: int
     patience: int
 
-    def choose(self, slots: Sequence[_Slot], *, tick: int, capacity: int | None = None) -> list[_Slot]:
+    def choose(
+        self, slots: Sequence[_Slot], *, tick: int, fits: Mapping[Shape, int] = MappingProxyType({})
+    ) -> list[_Slot]:
         """The slots of tick number ``tick``, all of one shape, in order; empty when there are none.
 
         Premium goes first, and of several shapes the one that has waited longest. Within a shape whoever came
@@ -56,13 +59,14 @@ class Policy:
         Args:
             slots: every slot under way.
             tick: counts up.
-            capacity: less than the policy's own where the device turned out to hold less.
+            fits: how many pictures of a shape the device holds, where that is less than ``capacity``.
         """
         if not slots:
             return []
-        room = self.capacity if capacity is None else min(capacity, self.capacity)
         leaders = self._leaders(slots, tick)
-        alike = sorted((slot for slot in slots if slot.shape == leaders[0].shape), key=_arrival)
+        shape = leaders[0].shape
+        room = min(self.capacity, fits.get(shape, self.capacity))
+        alike = sorted((slot for slot in slots if slot.shape == shape), key=_arrival)
         premium = [slot for slot in alike if slot.premium][:room]
         batch = [slot for slot in alike if not slot.premium]
         if not leaders[0].premium:

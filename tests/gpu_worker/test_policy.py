@@ -50,7 +50,7 @@ def test_a_tick_has_one_shape_and_the_capacity_at_most() -> None:
     mixed = [*slots(3, premium=True), Slot("w", WIDE, premium=True, arrived=9)]
     policy = Policy(capacity=2, batch_share=0, patience=9)
     assert names(policy.choose(mixed, tick=1)) == "ab"
-    assert names(policy.choose(mixed, tick=1, capacity=1)) == "a"
+    assert names(policy.choose(mixed, tick=1, fits={SQUARE: 1, WIDE: 2})) == "a"
 
 
 def test_of_several_shapes_the_one_that_has_waited_longest_goes_first() -> None:
@@ -73,6 +73,12 @@ def test_a_batch_picture_that_stood_still_too_long_gets_its_tick() -> None:
 def test_premium_of_the_shape_takes_what_an_overdue_batch_leaves() -> None:
     policy = Policy(capacity=4, batch_share=0, patience=10)
     assert names(policy.choose([*slots(1), *slots(2, premium=True)], tick=11)) == "abi"
+
+
+def test_an_overdue_batch_has_its_tick_where_the_device_holds_less_too() -> None:
+    policy = Policy(capacity=4, batch_share=0, patience=10)
+    waiting = [*slots(1), *slots(2, premium=True)]
+    assert names(policy.choose(waiting, tick=11, fits={SQUARE: 1})) == "i"
 
 
 @given(
