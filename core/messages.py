@@ -155,6 +155,20 @@ class Progress(Message):
     preview: str | None = None
 
 
+class Speed(BaseModel):
+    """How fast a worker makes pictures with one model, measured while it works.
+
+    ``megapixel_steps_per_second`` adds up width * height / 1e6 * steps of all pictures, decoding included;
+    ``seconds_per_step`` is the time from one step of a picture to its next.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    megapixel_steps_per_second: float = Field(ge=0)
+    seconds_per_step: float = Field(ge=0)
+
+
 class Heartbeat(Message):
     """What a warm worker says of itself every few seconds.
 
@@ -168,6 +182,7 @@ class Heartbeat(Message):
     slots: int
     busy: int = 0
     images_per_second: float = 0.0
+    speeds: tuple[Speed, ...] = ()
     tiers: tuple[Tier, ...] = (Tier.PREMIUM, Tier.NORMAL)
     started_at: AwareDatetime
     beat_at: AwareDatetime

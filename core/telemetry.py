@@ -9,6 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from core.settings import TelemetrySettings
 
+_WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 3600)
+
 CONSUMER_RECREATIONS: Final = Counter(
     "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
 )
@@ -34,6 +36,19 @@ TICK_SECONDS: Final = Histogram(
     "Seconds for one step of the pictures in a tick",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
+UNET_ROWS: Final = Counter(
+    "darkroom_unet_rows_total",
+    "Rows of the U-Net's batches: of pictures, and added to fill a compiled size",
+    ["kind"],
+)
+QUEUE_SECONDS: Final = Histogram(
+    "darkroom_queue_seconds", "Seconds from acceptance to a worker", ["tier"], buckets=_WAITS
+)
+FIRST_STEP_SECONDS: Final = Histogram(
+    "darkroom_first_step_seconds", "Seconds from acceptance to the first step", ["tier"], buckets=_WAITS
+)
+MODEL_BYTES: Final = Gauge("darkroom_model_bytes", "Weights of the models on the device", ["model"])
+SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a step together")
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
 REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])

@@ -6,8 +6,10 @@ from uuid import UUID
 
 from PIL import Image
 
+from core.clock import now
 from core.messages import Job
 from core.queue import Delivery
+from core.telemetry import FIRST_STEP_SECONDS
 from gpu_worker.engine import Picture
 
 
@@ -35,6 +37,11 @@ class Assignment:
         return self.job.id
 
     @property
+    def age(self) -> float:
+        """Seconds since it was accepted."""
+        return (now() - self.job.accepted_at).total_seconds()
+
+    @property
     def pictures(self) -> int:
         """How many it asks for."""
         return self.job.parameters.count
@@ -59,6 +66,8 @@ class Assignment:
 
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
+        if not any(self._steps):
+            FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
 
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:

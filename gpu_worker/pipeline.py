@@ -38,15 +38,19 @@ class Placement:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
 
-def best_placement() -> Placement:
-    """The first CUDA device in half precision where there is one, else the CPU in single precision.
+def best_placement(precision: Literal["float32", "float16", "bfloat16"] | None = None) -> Placement:
+    """The first CUDA device where there is one, else the CPU.
 
     On the CPU this also sets how many threads torch computes with: every core that this process may use.
+
+    Args:
+        precision: of the weights; otherwise half precision on CUDA and single precision on the CPU.
     """
     if torch.cuda.is_available():
-        return Placement(torch.device("cuda", torch.cuda.current_device()), torch.float16)
+        device = torch.device("cuda", torch.cuda.current_device())
+        return Placement(device, getattr(torch, precision or "float16"))
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return Placement(torch.device("cpu"), torch.float32)
+    return Placement(torch.device("cpu"), getattr(torch, precision or "float32"))
 
 
 def load_pipeline(
@@ -73,8 +77,6 @@ def load_pipeline(
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise WeightsError(f"{folder} does not load: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    # One picture at a time: a batch's worth of decoder activations would be what fills the memory.
-    pipeline.vae.enable_slicing()
     return pipeline.to(placement.device)
 
 

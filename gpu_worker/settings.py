@@ -4,8 +4,9 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
 from core.settings import (
     BrokerSettings,
@@ -26,9 +27,13 @@ class WorkerSettings(SettingsGroup):
 
     ``worker_slots`` is how many pictures take a step at once, ``worker_batch_share`` how many batch pictures
     may join a step of premium ones, and ``worker_patience`` after how many steps without the batch tier it
-    gets one to itself; ``worker_models`` names the catalogue's entries
-    that it loads, all of them when empty; ``worker_drain_seconds`` is how long the pictures under way may
-    still take once it is told to stop.
+    gets one to itself. ``worker_models`` names the catalogue's entries that it offers, all of them when
+    empty, and ``worker_model_memory`` is how many bytes of the device those may take that are loaded at a
+    time, without limit when 0. ``worker_precision`` is that of the weights, and when empty what suits the
+    device. ``worker_compile`` has U-Nets compiled on CUDA, for batches of as many rows as ``worker_buckets``
+    says (a guided picture has two rows; by default 2, 4, 8 and so on up to what the slots need), and
+    ``worker_compile_dir`` keeps what was compiled. ``worker_drain_seconds`` is how long the pictures under
+    way may still take once it is told to stop.
     """
 
     worker_name: str = Field(default_factory=_default_name, pattern=r"^[\w-]+$")
@@ -37,7 +42,20 @@ class WorkerSettings(SettingsGroup):
     worker_batch_share: int = Field(default=0, ge=0)
     worker_patience: int = Field(default=100, ge=1)
     worker_models: tuple[str, ...] = ()
+    worker_model_memory: ByteSize = Field(default=ByteSize(0), ge=0)
+    worker_precision: Literal["", "float32", "float16", "bfloat16"] = ""
+    worker_compile: bool = True
+    worker_buckets: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    worker_compile_dir: Path = Path.home() / ".cache" / "darkroom" / "compiled"
     worker_drain_seconds: float = Field(default=7, ge=0)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The sizes to compile for, in rows, smallest first: up to two rows for each slot."""
+        if self.worker_buckets:
+            return tuple(sorted(set(self.worker_buckets)))
+        doublings = range(1, (2 * self.worker_slots - 1).bit_length())
+        return (*(2**power for power in doublings), 2 * self.worker_slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

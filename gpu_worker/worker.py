@@ -23,7 +23,7 @@ from core.messages import Control, Heartbeat, Job, StoredImage
 from core.queue import Consumer, Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
-from core.telemetry import IMAGES
+from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY
 from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
@@ -43,7 +43,13 @@ class Worker:
     """Makes the pictures of the jobs that it pulls, in an engine that they join and leave at any step."""
 
     def __init__(
-        self, *, settings: WorkerSettings, queue: Queue, storage: Storage, engine: Engine, device: str
+        self,
+        *,
+        settings: WorkerSettings,
+        queue: Queue,
+        storage: Storage,
+        engine: Engine,
+        device: str,
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -58,8 +64,9 @@ class Worker:
 
     async def run(self, *, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what is under way, or hand it back when time is up."""
+        SLOT_CAPACITY.set(self._settings.worker_slots)
         closing = threading.Event()
-        engine = asyncio.create_task(asyncio.to_thread(self._engine.serve, closing))
+        engine = asyncio.create_task(self._serve(closing))
         pulls = [
             asyncio.create_task(self._pull(self._queue.consumer(PREMIUM_JOBS), Tier.PREMIUM)),
             asyncio.create_task(self._pull(self._queue.consumer(BATCH_JOBS), Tier.NORMAL)),
@@ -86,6 +93,10 @@ class Worker:
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
+
+    async def _serve(self, closing: threading.Event) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._engine.thread, self._engine.serve, closing)
 
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
         """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
@@ -124,6 +135,7 @@ class Worker:
                     reason = "The batch window ended before the picture's turn came."
                     await self._settle(one, GenerationState.FAILED, reason=reason)
                     return
+                QUEUE_SECONDS.labels(tier=one.job.tier.value).observe(one.age)
                 await self._reports.started(one)
                 for picture in pictures_of(one.job):
                     self._engine.submit(picture, one)
@@ -257,6 +269,7 @@ class Worker:
             slots=self._settings.worker_slots,
             busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
             images_per_second=round(self._engine.images_per_second, 3),
+            speeds=tuple(self._engine.speeds),
             started_at=self._started_at,
             beat_at=now(),
         )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import asyncpg
 import pytest
+import structlog
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
@@ -86,6 +87,13 @@ def run_server(command: Command, port: int, log: Path) -> Iterator[subprocess.Po
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Tracebacks in a test's log without the values of all variables: rendering a model's takes a minute."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
-"""The loop: admit what arrived, take one step of the slots whose turn it is, hand over what is finished."""
+"""The loop: admit what arrived, take one step of the slots whose turn it is, send what is finished aside."""
 
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID, uuid4
 
 import structlog
@@ -16,105 +17,120 @@ from PIL import Image
 from core.catalogue import ModelEntry
 from core.errors import ConfigurationError, DarkroomError, GenerationFailedError
 from core.lifecycle import Tier
+from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
+from gpu_worker.engine.aside import Aside
+from gpu_worker.engine.denoiser import Compilation
 from gpu_worker.engine.model import Model, Pixels
 from gpu_worker.engine.policy import Policy
-from gpu_worker.engine.slots import Picture, Shape, Slot
+from gpu_worker.engine.residency import Residency
+from gpu_worker.engine.shelf import Shelf
+from gpu_worker.engine.slots import Demand, Listener, Picture, Shape, Slot
+from gpu_worker.engine.speed import Speedometer
 from gpu_worker.pipeline import Placement
 
 WARM_UP_STEPS: Final = 2
-_RATE_MEMORY: Final = 0.9
 
 log = structlog.get_logger(__name__)
-
-
-class Listener(Protocol):
-    """Who asked for a picture. Called on the engine's thread, so it must be quick and must not raise."""
-
-    def stepped(self, picture: Picture, step: int) -> None:
-        """``step`` of the picture's steps are done."""
-
-    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
-        """The picture, RGB, or why there is none; nothing follows. Not called for what was canceled."""
 
 
 class Engine:
     """The models of this process on one device, and every picture under way on it.
 
-    ``submit`` and ``cancel`` are for any thread, ``turn`` for one: ``serve`` calls it over and over.
+    ``submit`` and ``cancel`` are for any thread; ``warm_up``, ``turn`` and ``serve``, which calls it over and
+    over, for one and the same, such as :attr:`thread`. Text is embedded and pictures are decoded on another.
 
     Args:
         placement: where and in which precision.
         policy: who takes part in a tick.
+        model_memory: bytes that the models may take on the device together; none is no limit.
+        compilation: how the U-Nets are compiled, if they are.
     """
 
-    def __init__(self, *, placement: Placement, policy: Policy) -> None:
-        self._placement = placement
+    def __init__(
+        self,
+        *,
+        placement: Placement,
+        policy: Policy,
+        model_memory: int | None = None,
+        compilation: Compilation | None = None,
+    ) -> None:
+        # CUDA graphs are replayed on the thread that recorded them.
+        self.thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._policy = policy
-        self._models: dict[str, Model] = {}
+        self._shelf = Shelf(
+            placement=placement,
+            residency=Residency(budget=model_memory, patience=policy.patience),
+            compilation=compilation,
+        )
+        self._aside = Aside(placement.device)
+        self._pace = _Pace(placement.device)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: list[Demand] = []
         self._slots: list[Slot] = []
-        self._listeners: dict[Slot, Listener] = {}
+        self._decoding: list[Slot] = []
+        self._loading: str | None = None
         self._fits: dict[Shape, int] = {}
         self._arrivals = itertools.count()
         self._tick = 0
-        self._rate = _Rate()
+        self._speedometer = Speedometer()
+        self._worked_until = 0.0
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Ids of the loaded models, in the order of loading."""
-        return tuple(self._models)
+        """Ids of the models that it makes pictures with, the default first."""
+        return self._shelf.offered
 
     @property
     def images_per_second(self) -> float:
         """The recent rate while there was something to do; 0 before the first picture."""
-        return self._rate.value
+        return self._speedometer.images_per_second
 
-    def load(self, entry: ModelEntry, folder: Path) -> None:
-        """Load ``entry`` from its weights in ``folder`` onto the device.
+    @property
+    def speeds(self) -> Sequence[Speed]:
+        """The recent speed of each model that has worked yet."""
+        return self._speedometer.speeds
+
+    def offer(self, entry: ModelEntry, folder: Path) -> None:
+        """Make pictures with ``entry`` from its weights in ``folder``. It is loaded when it is needed.
 
         Raises:
-            WeightsError: the files do not fit together.
+            ConfigurationError: it is larger than the models' memory.
         """
-        began = time.monotonic()
-        self._models[entry.id] = Model(entry, folder, self._placement)
-        log.info(
-            "engine.loaded",
-            model=entry.id,
-            device=self._placement.name,
-            dtype=str(self._placement.dtype),
-            seconds=round(time.monotonic() - began, 2),
-        )
+        self._shelf.offer(entry, folder)
 
     def warm_up(self) -> None:
         """Make a picture of the default size with every model and throw it away.
 
-        What the first picture alone pays for is then paid before a customer waits for it.
+        What the first picture alone pays for is then paid before a customer waits for it. The first model
+        comes last, and so is at hand where there is not room for all.
 
         Raises:
+            WeightsError: a model does not load.
             GenerationFailedError: a model gives no usable picture on this device.
         """
-        for model in self._models.values():
+        for model in reversed(self._shelf.offered):
             began = time.monotonic()
-            trial = _Trial()
-            self.submit(_warm_up_picture(model.entry), trial)
+            trial = _Trial(self.wake)
+            self.submit(_warm_up_picture(self._shelf.entry(model)), trial)
             while trial.made is None:
                 self.turn()
+            if isinstance(trial.made, DarkroomError) and not isinstance(trial.made, GenerationFailedError):
+                raise trial.made
             if isinstance(trial.made, Exception):
-                raise GenerationFailedError(
-                    f"model {model.entry.id} does not warm up: {trial.made}"
-                ) from trial.made
-            log.info("engine.warm", model=model.entry.id, seconds=round(time.monotonic() - began, 2))
+                raise GenerationFailedError(f"model {model} does not warm up: {trial.made}") from trial.made
+            log.info("engine.warm", model=model, seconds=round(time.monotonic() - began, 2))
 
     def submit(self, picture: Picture, listener: Listener) -> None:
         """Have ``picture`` made; ``listener`` hears of it from then on.
 
         Raises:
-            ConfigurationError: its model is not loaded.
+            ConfigurationError: its model is not offered here.
         """
-        if picture.model not in self._models:
-            raise ConfigurationError(f"model {picture.model} is not loaded, only {', '.join(self._models)}")
-        self._inbox.put(lambda: self._admit(picture, listener))
+        if picture.model not in self.models:
+            raise ConfigurationError(f"model {picture.model} is not loaded, only {', '.join(self.models)}")
+        demand = Demand(picture=picture, listener=listener, arrived=next(self._arrivals))
+        self._inbox.put(lambda: self._waiting.append(demand))
 
     def cancel(self, job: UUID) -> None:
         """Forget the pictures of ``job`` before the next tick; their listener hears nothing more of them."""
@@ -130,51 +146,125 @@ class Engine:
         self._inbox.put(lambda: None)
 
     def turn(self) -> None:
-        """Admit what has arrived, waiting for something when there is nothing to do, and take one tick."""
-        if not self._slots:
+        """Take in what has arrived, waiting for something when there is nothing to do, and take one tick."""
+        idle = not (self._slots or self._waiting or self._decoding)
+        if not self._able:
             self._inbox.get()()
+        if idle:
+            self._worked_until = time.monotonic()
         while not self._inbox.empty():
             self._inbox.get()()
+        self._prepare()
+        self._fetch_model()
         self._take_tick()
-
-    def _admit(self, picture: Picture, listener: Listener) -> None:
-        model = self._models[picture.model]
-        try:
-            slot = model.slot(picture, arrived=next(self._arrivals), tick=self._tick)
-        except Exception as error:
-            log.exception("engine.not_admitted", job=str(picture.job))
-            listener.ended(picture, error)
-            return
-        self._slots.append(slot)
-        self._listeners[slot] = listener
         self._tell_slots()
+
+    @property
+    def _able(self) -> list[Slot]:
+        """The slots whose models are on the device."""
+        return [slot for slot in self._slots if self._shelf.get(slot.picture.model)]
 
     def _forget(self, job: UUID) -> None:
-        for slot in [slot for slot in self._slots if slot.picture.job == job]:
-            self._remove(slot)
+        for demand in [*self._waiting, *self._slots, *self._decoding]:
+            if demand.picture.job == job:
+                demand.canceled = True
+        self._waiting = [one for one in self._waiting if one.preparing or not one.canceled]
+        self._slots = [slot for slot in self._slots if not slot.canceled]
 
-    def _remove(self, slot: Slot) -> Listener:
-        self._slots.remove(slot)
-        self._tell_slots()
-        return self._listeners.pop(slot)
+    # Text
+
+    def _prepare(self) -> None:
+        """Have the prompts embedded of those that wait with their model at hand."""
+        for demand in self._waiting:
+            if not demand.preparing and self._shelf.get(demand.picture.model):
+                demand.preparing = True
+                self._prepare_one(demand)
+
+    def _prepare_one(self, demand: Demand) -> None:
+        model = self._shelf.hold(demand.picture.model)
+
+        def admit(slot: Slot | Exception) -> None:
+            self._inbox.put(lambda: self._admit(demand, slot))
+
+        self._aside.submit(lambda: model.slot(demand), admit, premium=demand.premium)
+
+    def _admit(self, demand: Demand, slot: Slot | Exception) -> None:
+        self._shelf.release(demand.picture.model)
+        self._waiting.remove(demand)
+        if demand.canceled:
+            return
+        if isinstance(slot, Exception):
+            log.error("engine.not_admitted", job=str(demand.picture.job), exc_info=slot)
+            demand.end(slot)
+            return
+        slot.join(tick=self._tick)
+        self._slots.append(slot)
+
+    # Models
+
+    def _fetch_model(self) -> None:
+        """Begin to load the model that is missed most, if it can have room."""
+        missed = [one for one in (*self._waiting, *self._slots) if not self._shelf.get(one.picture.model)]
+        if self._loading or not missed:
+            return
+        first = min(missed, key=lambda one: (not one.premium, one.arrived))
+        name = first.picture.model
+        demands = [*self._waiting, *self._slots]
+        if not self._shelf.make_room(name, demands=demands, premium=first.premium, tick=self._tick):
+            return
+        self._loading = name
+
+        def place(model: Model | Exception) -> None:
+            self._inbox.put(lambda: self._place(name, model))
+
+        self._aside.submit(lambda: self._shelf.load(name), place, premium=first.premium)
+
+    def _place(self, name: str, model: Model | Exception) -> None:
+        self._loading = None
+        if isinstance(model, Model):
+            try:
+                # On this thread: what is recorded here is replayed here.
+                trial = Demand(picture=_warm_up_picture(model.entry), listener=_Trial(self.wake), arrived=0)
+                model.warm_up(model.slot(trial))
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
+                model = error
+        if isinstance(model, Model):
+            self._shelf.place(model, tick=self._tick)
+            return
+        log.error("engine.not_loaded", model=name, exc_info=model)
+        lost = [one for one in (*self._waiting, *self._slots) if one.picture.model == name]
+        self._waiting = [one for one in self._waiting if one not in lost]
+        self._slots = [slot for slot in self._slots if slot not in lost]
+        for one in lost:
+            one.end(model)
+
+    # Ticks
 
     def _take_tick(self) -> None:
-        self._tick += 1
-        chosen = self._policy.choose(self._slots, tick=self._tick, fits=self._fits)
+        chosen = self._policy.choose(self._able, tick=self._tick + 1, fits=self._fits)
         if not chosen:
             return
-        began = time.monotonic()
+        self._tick += 1
+        name = chosen[0].picture.model
+        self._shelf.use(name, tick=self._tick)
         self._advance(chosen)
-        TICK_SECONDS.observe(time.monotonic() - began)
+        self._pace.keep()
+        now = time.monotonic()
+        seconds, self._worked_until = now - self._worked_until, now
+        TICK_SECONDS.observe(seconds)
         TICK_PICTURES.observe(len(chosen))
-        finished = [slot for slot in chosen if slot.finished and slot in self._listeners]
-        if finished:
-            self._hand_over(finished)
-        self._rate.note(pictures=len(finished), seconds=time.monotonic() - began)
+        finished = [slot for slot in chosen if slot.finished and slot in self._slots]
+        self._speedometer.note(
+            name,
+            seconds=seconds,
+            megapixels=sum(slot.picture.megapixels for slot in chosen),
+            finished=len(finished),
+        )
+        self._send_aside(finished)
 
     def _advance(self, slots: Sequence[Slot]) -> None:
         """One step of each slot; where that fails, of as many as can take it."""
-        model = self._models[slots[0].picture.model]
+        model = self._shelf.hold(slots[0].picture.model)
         try:
             model.advance(slots)
         except torch.OutOfMemoryError as error:
@@ -182,7 +272,7 @@ class Engine:
         except Exception as error:
             log.exception("engine.tick_failed", pictures=len(slots))
             if len(slots) == 1:
-                self._end(slots[0], error)
+                self._fail(slots[0], error)
                 return
             # One of them may be to blame: alone, it fails alone.
             for slot in slots:
@@ -190,34 +280,54 @@ class Engine:
         else:
             for slot in slots:
                 slot.ticked = self._tick
-                self._listeners[slot].stepped(slot.picture, slot.position)
+                slot.listener.stepped(slot.picture, slot.position)
+        finally:
+            self._shelf.release(slots[0].picture.model)
 
     def _shrink(self, slots: Sequence[Slot], error: torch.OutOfMemoryError) -> None:
         torch.cuda.empty_cache()
         if len(slots) == 1:
-            self._end(slots[0], error)
+            self._fail(slots[0], error)
             return
         self._fits[slots[0].shape] = len(slots) // 2
         log.warning("engine.out_of_memory", pictures=len(slots), from_now_on=len(slots) // 2)
 
-    def _hand_over(self, slots: Sequence[Slot]) -> None:
-        model = self._models[slots[0].picture.model]
-        try:
-            made: Sequence[Pixels | DarkroomError] = model.decode(slots)
-        except Exception as error:
-            log.exception("engine.decode_failed", pictures=len(slots))
-            if len(slots) == 1:
-                self._end(slots[0], error)
-                return
-            torch.cuda.empty_cache()
-            for slot in slots:
-                self._hand_over([slot])
-            return
-        for slot, one in zip(slots, made, strict=True):
-            self._end(slot, one if isinstance(one, DarkroomError) else Image.fromarray(one))
+    def _fail(self, slot: Slot, error: Exception) -> None:
+        self._slots.remove(slot)
+        slot.end(error)
 
-    def _end(self, slot: Slot, made: Image.Image | Exception) -> None:
-        self._remove(slot).ended(slot.picture, made)
+    # Pictures
+
+    def _send_aside(self, finished: Sequence[Slot]) -> None:
+        """Have the finished slots decoded, as many at once as the device likes, while the ticks go on."""
+        if not finished:
+            return
+        model = self._shelf.get(finished[0].picture.model)
+        assert model is not None  # noqa: S101 - it has just taken the tick
+        for slot in finished:
+            self._slots.remove(slot)
+            self._decoding.append(slot)
+        at_once = model.decodes_at_once(finished[0].picture)
+        ordered = sorted(finished, key=lambda slot: (not slot.premium, slot.arrived))
+        for start in range(0, len(ordered), at_once):
+            self._decode(ordered[start : start + at_once])
+
+    def _decode(self, slots: Sequence[Slot]) -> None:
+        model = self._shelf.hold(slots[0].picture.model)
+
+        def hand_over(made: Sequence[Pixels | Exception] | Exception) -> None:
+            each = [made] * len(slots) if isinstance(made, Exception) else made
+            for slot, one in zip(slots, each, strict=True):
+                if not slot.canceled:
+                    slot.end(one if isinstance(one, Exception) else Image.fromarray(one))
+            self._inbox.put(lambda: self._decoded(slots))
+
+        self._aside.submit(lambda: _decoded(model, slots), hand_over, premium=slots[0].premium)
+
+    def _decoded(self, slots: Sequence[Slot]) -> None:
+        self._shelf.release(slots[0].picture.model)
+        for slot in slots:
+            self._decoding.remove(slot)
 
     def _tell_slots(self) -> None:
         premium = sum(slot.premium for slot in self._slots)
@@ -225,32 +335,50 @@ class Engine:
         SLOTS.labels(tier=Tier.NORMAL.value).set(len(self._slots) - premium)
 
 
-class _Rate:
-    """Pictures per second of work, the recent ones counting more."""
+def _decoded(model: Model, slots: Sequence[Slot]) -> Sequence[Pixels | Exception]:
+    """The pictures of ``slots``; what goes wrong with all of them is tried one by one."""
+    try:
+        return model.decode(slots)
+    except Exception as error:
+        log.exception("engine.decode_failed", pictures=len(slots))
+        if len(slots) == 1:
+            return [error]
+    torch.cuda.empty_cache()
+    return [one for slot in slots for one in _decoded(model, [slot])]
 
-    def __init__(self) -> None:
-        self.value = 0.0
-        self._seconds = 0.0
 
-    def note(self, *, pictures: int, seconds: float) -> None:
-        self._seconds += seconds
-        if not pictures:
+class _Pace:
+    """Keeps this thread at most one tick ahead of the device.
+
+    So the device always has the next tick waiting, and a picture that arrives waits for no more than that.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._launched: torch.cuda.Event | None = None
+
+    def keep(self) -> None:
+        """After launching a tick: wait until the one before it is done."""
+        if not self._cuda:
             return
-        rate = pictures / self._seconds
-        self.value = rate if not self.value else _RATE_MEMORY * self.value + (1 - _RATE_MEMORY) * rate
-        self._seconds = 0.0
+        before, self._launched = self._launched, torch.cuda.Event()  # type: ignore[no-untyped-call] # as in Aside
+        self._launched.record()
+        if before is not None:
+            before.synchronize()
 
 
 class _Trial:
     """Listens to a picture that nobody asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self.made: Image.Image | Exception | None = None
 
     def stepped(self, picture: Picture, step: int) -> None: ...
 
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:  # noqa: ARG002 - a listener
         self.made = made
+        self._wake()
 
 
 def _warm_up_picture(entry: ModelEntry) -> Picture:

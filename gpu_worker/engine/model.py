@@ -2,26 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import structlog
 import torch
 
 from core.catalogue import SIZE_STEP, HubSource, ModelEntry
 from core.errors import DarkroomError, GenerationFailedError, GenerationRejectedError
-from gpu_worker.engine.slots import Picture, Slot
+from gpu_worker.engine.denoiser import Compilation, Denoiser
+from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
 from gpu_worker.pipeline import Placement, load_pipeline
 from gpu_worker.samplers import Tick, make_sampler
+
+_DECODED_MEGAPIXELS: Final = 1.1
+"""Decoded together on a GPU, so that activations stay within a few GB: four of 512 x 512 pixels, say."""
+
+log = structlog.get_logger(__name__)
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 """A picture of shape (height, width, 3), values 0 to 255."""
 
 
 class Model:
-    """A Stable Diffusion on one device. Not for two threads at once."""
+    """A Stable Diffusion on one device.
 
-    def __init__(self, entry: ModelEntry, folder: Path, placement: Placement) -> None:
+    ``advance`` and ``warm_up`` are for one thread, ``slot`` and ``decode`` for one, which may be another.
+    """
+
+    def __init__(
+        self, entry: ModelEntry, folder: Path, placement: Placement, compilation: Compilation | None = None
+    ) -> None:
         """Load ``entry`` from its weights in ``folder``.
 
         Raises:
@@ -34,18 +46,35 @@ class Model:
         self._unet = self._pipeline.unet
         self._vae = self._pipeline.vae
         self._text = TextEncoders(self._pipeline)
+        self._device = placement.device
         if self._vae.dtype == torch.float16 and self._vae.config.force_upcast:
             # Its activations leave the range of half precision.
             self._vae.to(torch.float32)
+        if placement.device.type == "cpu" or compilation:
+            # On CUDA this pays only together with compiling.
+            self._unet.to(memory_format=torch.channels_last)
+        self._vae.to(memory_format=torch.channels_last)
+        self._denoiser = Denoiser(self._unet, compilation)
 
-    def slot(self, picture: Picture, *, arrived: int, tick: int) -> Slot:
-        """Prepare ``picture``: its text embedded, its sampler chosen, its first noise drawn."""
+    @torch.inference_mode()
+    def warm_up(self, slot: Slot) -> None:
+        """Compile, where that is asked for, what pictures of the shape of ``slot`` need."""
+        tick = Tick([slot.step], device=self._device)
+        inputs = tick.model_input(slot.latents[None]).to(self._unet.dtype)
+        self._denoiser.warm_up(self._rows([slot], inputs, tick.timesteps, self._sent(torch.zeros(1).long())))
+
+    @torch.inference_mode()
+    def slot(self, demand: Demand) -> Slot:
+        """Prepare the picture: its text embedded, its sampler chosen, its first noise drawn."""
+        picture = demand.picture
         sampler = make_sampler(picture.scheduler, self._scheduler_config, steps=picture.steps)
         # On the CPU whatever the device is: a device's own generator draws other noise for the same seed.
         random = torch.Generator("cpu").manual_seed(picture.seed)
         noise = self._noise(picture, random)
         return Slot(
             picture=picture,
+            listener=demand.listener,
+            arrived=demand.arrived,
             conditioning=self._text.condition(
                 picture.prompt, picture.negative_prompt, picture.guidance_scale
             ),
@@ -53,8 +82,6 @@ class Model:
             random=random,
             latents=noise * sampler.initial_scale,
             history=torch.zeros_like(noise),
-            arrived=arrived,
-            ticked=tick,
         )
 
     @torch.inference_mode()
@@ -63,71 +90,111 @@ class Model:
 
         When the U-Net fails, no slot has changed.
         """
-        tick = Tick([slot.step for slot in slots], device=self._unet.device)
+        tick = Tick([slot.step for slot in slots], device=self._device)
         latents = torch.stack([slot.latents for slot in slots])
         inputs = tick.model_input(latents).to(self._unet.dtype)
         output = self._guided(slots, inputs, tick.timesteps)
         history = torch.stack([slot.history for slot in slots])
         latents, history = tick.advance(latents, output, history, self._step_noise(slots))
         for slot, own_latents, own_history in zip(slots, latents, history, strict=True):
-            slot.latents, slot.history = own_latents, own_history
+            slot.latents, slot.history, slot.noise = own_latents, own_history, None
             slot.position += 1
+
+    def decodes_at_once(self, picture: Picture) -> int:
+        """How many pictures like this one are decoded together."""
+        if self._device.type == "cpu":
+            # More at once take longer each: they no longer fit into the caches.
+            return 1
+        return max(1, int(_DECODED_MEGAPIXELS / picture.megapixels))
 
     @torch.inference_mode()
     def decode(self, slots: Sequence[Slot]) -> list[Pixels | DarkroomError]:
         """The finished pictures of ``slots``, all of one shape; for each its pixels or why there are none."""
         latents = torch.stack([slot.latents for slot in slots]).to(self._vae.dtype)
-        decoded = self._vae.decode(self._unscaled(latents), return_dict=False)[0]
+        decoded = self._decoded(self._unscaled(latents).contiguous(memory_format=torch.channels_last))
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         unsafe = self._unsafe(decoded)
         pixels = ((decoded / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
-        arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return [
             _judged(array, finite=sound, unsafe=held)
             for array, sound, held in zip(arrays, finite, unsafe, strict=True)
         ]
 
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        try:
+            whole: torch.Tensor = self._vae.decode(latents, return_dict=False)[0]
+        except torch.OutOfMemoryError:
+            if len(latents) > 1:
+                raise
+            # In overlapping tiles, whose seams are blended: nearly the same picture is better than none.
+            log.warning("model.decoded_in_tiles", model=self.entry.id, latents=tuple(latents.shape))
+            torch.cuda.empty_cache()
+            self._vae.enable_tiling()
+            try:
+                whole = self._vae.decode(latents, return_dict=False)[0]
+            finally:
+                self._vae.disable_tiling()
+        return whole
+
     def _noise(self, picture: Picture, random: torch.Generator) -> torch.Tensor:
         shape = (1, self._unet.config.in_channels, picture.height // SIZE_STEP, picture.width // SIZE_STEP)
         noise = torch.randn(shape, generator=random, dtype=self._unet.dtype)[0]
-        return noise.to(self._unet.device, torch.float32)
+        return self._sent(noise).float()
 
     def _step_noise(self, slots: Sequence[Slot]) -> torch.Tensor | None:
         if not any(slot.step.draws for slot in slots):
             return None
-        drawn = [
-            self._noise(slot.picture, slot.random) if slot.step.draws else torch.zeros_like(slot.latents)
-            for slot in slots
-        ]
-        return torch.stack(drawn)
+        for slot in slots:
+            # Kept until the step is taken: one that fails for want of memory is tried again.
+            if slot.noise is None and slot.step.draws:
+                slot.noise = self._noise(slot.picture, slot.random)
+        return torch.stack(
+            [torch.zeros_like(slot.latents) if slot.noise is None else slot.noise for slot in slots]
+        )
 
     def _guided(self, slots: Sequence[Slot], inputs: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The U-Net's answer for each slot after guidance, shape (slots, channels, rows, columns)."""
-        counts = [len(slot.conditioning.rows) for slot in slots]
-        owners = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(counts)).to(inputs.device)
-        last = torch.tensor(counts).cumsum(0) - 1
-        first = last - torch.tensor(counts) + 1
-        rows = self._rows(slots, owners)
-        answer: torch.Tensor = self._unet(inputs[owners], timesteps[owners], return_dict=False, **rows)[0]
-        without, wanted = answer[first.to(inputs.device)], answer[last.to(inputs.device)]
-        scales = torch.tensor([slot.conditioning.guidance for slot in slots]).view(-1, 1, 1, 1)
-        return without + scales.to(answer.device, answer.dtype) * (wanted - without)
+        counts = torch.tensor([len(slot.conditioning.rows) for slot in slots])
+        last = counts.cumsum(0) - 1
+        owners = torch.arange(len(slots)).repeat_interleave(counts)
+        # In one copy.
+        indices = self._sent(torch.cat([last - counts + 1, last, owners]))
+        first, last, owners = indices.tensor_split((len(slots), 2 * len(slots)))
+        scales = self._sent(torch.tensor([slot.conditioning.guidance for slot in slots]))
+        answer = self._denoiser(self._rows(slots, inputs, timesteps, owners))
+        without, wanted = answer[first], answer[last]
+        return without + scales.view(-1, 1, 1, 1).to(answer.dtype) * (wanted - without)
 
-    def _rows(self, slots: Sequence[Slot], owners: torch.Tensor) -> dict[str, Any]:
+    def _rows(
+        self, slots: Sequence[Slot], inputs: torch.Tensor, timesteps: torch.Tensor, owners: torch.Tensor
+    ) -> dict[str, Any]:
+        """The U-Net's inputs, a row or two for each slot."""
         rows = [row for slot in slots for row in slot.conditioning.rows]
-        found: dict[str, Any] = {"encoder_hidden_states": torch.stack([row.tokens for row in rows])}
+        found: dict[str, Any] = {
+            "sample": inputs[owners],
+            "timestep": timesteps[owners],
+            "encoder_hidden_states": torch.stack([row.tokens for row in rows]),
+        }
         pooled = [row.pooled for row in rows if row.pooled is not None]
         if pooled:
             picture = slots[0].picture
             # Original size, crop and target size, as the pipeline states them.
             sizes = [picture.height, picture.width, 0, 0, picture.height, picture.width]
-            time_ids = torch.tensor([sizes] * len(rows), dtype=pooled[0].dtype, device=owners.device)
+            time_ids = self._sent(torch.tensor([sizes] * len(rows), dtype=pooled[0].dtype))
             found["added_cond_kwargs"] = {"text_embeds": torch.stack(pooled), "time_ids": time_ids}
         if (width := self._unet.config.time_cond_proj_dim) is not None:
             scales = torch.tensor([slot.conditioning.guidance - 1 for slot in slots])
             embedded = self._pipeline.get_guidance_scale_embedding(scales, embedding_dim=width)
-            found["timestep_cond"] = embedded.to(owners.device, self._unet.dtype)[owners]
+            found["timestep_cond"] = self._sent(embedded.to(self._unet.dtype))[owners]
         return found
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor`` on the device, without waiting for what that has still to do."""
+        if self._device.type != "cuda":
+            return tensor.to(self._device)
+        # Only from pinned memory does a copy not wait.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         config = self._vae.config

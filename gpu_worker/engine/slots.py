@@ -1,9 +1,11 @@
 """One picture under way: what was asked for, and how far its denoising has come."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import torch
+from PIL import Image
 
 from core.lifecycle import Scheduler, Tier
 from core.messages import Job
@@ -27,6 +29,21 @@ class Picture:
     steps: int
     guidance_scale: float
     scheduler: Scheduler
+
+    @property
+    def megapixels(self) -> float:
+        """Its area."""
+        return self.width * self.height / 1e6
+
+
+class Listener(Protocol):
+    """Who asked for a picture. Called on the engine's threads, so it must be quick and must not raise."""
+
+    def stepped(self, picture: Picture, step: int) -> None:
+        """``step`` of the picture's steps are done."""
+
+    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
+        """The picture, RGB, or why there is none; nothing follows. Not called for what was canceled."""
 
 
 def pictures_of(job: Job) -> list[Picture]:
@@ -64,42 +81,71 @@ class Shape:
     tokens: int
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A picture under way.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Demand:
+    """A picture that somebody waits for.
 
     Attributes:
         picture: what was asked for.
+        listener: who asked.
+        arrived: its place in the order of arrival.
+        preparing: whether its text is being embedded.
+        canceled: whether nobody waits any more.
+    """
+
+    picture: Picture
+    listener: Listener
+    arrived: int
+    preparing: bool = False
+    canceled: bool = False
+
+    @property
+    def premium(self) -> bool:
+        """Whether its customer is served at once."""
+        return self.picture.tier is Tier.PREMIUM
+
+    def end(self, made: Image.Image | Exception) -> None:
+        """Tell the listener what became of it."""
+        self.listener.ended(self.picture, made)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Slot(Demand):
+    """A picture under way.
+
+    Attributes:
         conditioning: its embedded prompts.
         sampler: its steps' coefficients.
         random: draws its noise, and nobody else's.
         latents: single precision, shape (channels, height / 8, width / 8).
         history: what its sampler remembers of the step before; the shape of ``latents``.
+        noise: drawn for the step to come, if it has been; the shape of ``latents``.
         position: steps done.
-        arrived: its place in the order of arrival.
-        ticked: the tick that it last took part in, or that it arrived after.
+        ticked: the tick that it last took part in, or that it joined after.
     """
 
-    picture: Picture
     conditioning: Conditioning
     sampler: Sampler
     random: torch.Generator
     latents: torch.Tensor
     history: torch.Tensor
-    arrived: int
-    ticked: int
-    position: int = field(default=0)
+    noise: torch.Tensor | None = None
+    position: int = 0
+    ticked: int = 0
+
+    def join(self, *, tick: int) -> None:
+        """Take part in ticks after ``tick``, on the calling thread."""
+        self.ticked = tick
+        for tensor in (self.latents, self.history, *self.conditioning.tensors):
+            if tensor.is_cuda:
+                # Made on another stream, it must not be given away there while this one still reads it.
+                tensor.record_stream(torch.cuda.current_stream())
 
     @property
     def shape(self) -> Shape:
         """What it must share with others in a tick."""
         picture = self.picture
         return Shape(picture.model, picture.width, picture.height, self.conditioning.tokens)
-
-    @property
-    def premium(self) -> bool:
-        """Whether its customer is served at once."""
-        return self.picture.tier is Tier.PREMIUM
 
     @property
     def step(self) -> Step:

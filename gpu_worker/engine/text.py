@@ -50,6 +50,11 @@ class Conditioning:
     guidance: float
 
     @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it holds on the device."""
+        return [part for row in self.rows for part in (row.tokens, row.pooled) if part is not None]
+
+    @property
     def tokens(self) -> int:
         """The length of the embedded prompts, the same for all rows."""
         return len(self.rows[0].tokens)

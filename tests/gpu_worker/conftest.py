@@ -35,5 +35,5 @@ def demo_entry() -> ModelEntry:
 def engine(demo_entry: ModelEntry, model_folder: Path) -> Engine:
     policy = Policy(capacity=8, batch_share=0, patience=100)
     engine = Engine(placement=Placement(torch.device("cpu"), torch.float32), policy=policy)
-    engine.load(demo_entry, model_folder)
+    engine.offer(demo_entry, model_folder)
     return engine

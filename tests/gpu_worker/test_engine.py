@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import gpu_worker.demo_model
 from core.catalogue import DirectorySource, ModelEntry
 from core.clock import now
 from core.errors import ConfigurationError, GenerationFailedError, GenerationRejectedError
 from core.lifecycle import Delivery, Scheduler, Tier
 from core.messages import MAX_SEED, Job, Parameters
 from gpu_worker.engine import Engine, Picture, Policy, pictures_of
+from gpu_worker.engine.engine import _decoded
+from gpu_worker.engine.model import Model
+from gpu_worker.engine.slots import Demand, Slot
 from gpu_worker.pipeline import Placement, best_placement, make_scheduler
 from tests.gpu_worker.tiny_model import build_xl
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 POLICY = Policy(capacity=8, batch_share=0, patience=100)
+BUNDLED = Path(gpu_worker.demo_model.__file__).parent / "weights"
 SAME_DB = 50
 """Peak signal-to-noise ratio, in dB, from which two pictures count as the same."""
 
@@ -47,6 +53,14 @@ def picture(prompt: str = "a red fox", **changes: Any) -> Picture:
     return replace(plain, **changes)
 
 
+def model_of(engine: Engine) -> Model:
+    """Its one model, loaded."""
+    engine.warm_up()
+    model = engine._shelf.get("darkroom-demo")
+    assert model is not None
+    return model
+
+
 def psnr(first: Image.Image, second: Image.Image) -> float:
     error = np.mean((np.asarray(first, dtype=float) - np.asarray(second, dtype=float)) ** 2)
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
@@ -56,11 +70,14 @@ def psnr(first: Image.Image, second: Image.Image) -> float:
 class Ears:
     """Hears everything about the pictures that it asked for."""
 
-    steps: dict[UUID, list[int]] = field(default_factory=dict)
+    heard: list[tuple[UUID, int]] = field(default_factory=list)
     made: dict[UUID, Image.Image | Exception] = field(default_factory=dict)
 
     def stepped(self, picture: Picture, step: int) -> None:
-        self.steps.setdefault(picture.job, []).append(step)
+        self.heard.append((picture.job, step))
+
+    def steps(self, picture: Picture) -> list[int]:
+        return [step for job, step in self.heard if job == picture.job]
 
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         assert picture.job not in self.made
@@ -157,22 +174,24 @@ def test_joining_pausing_and_canceling_at_random_changes_no_picture(engine: Engi
     chance.shuffle(waiting)
     asked, ears = list(waiting), Ears()
     canceled: set[UUID] = set()
-    while len(ears.made) + len(canceled) < len(asked):
+    while len(ears.made.keys() | canceled) < len(asked):
         for _ in range(chance.randrange(4)):
             if waiting:
                 engine.submit(waiting.pop()[1], ears)
-        under_way = [one.job for _, one in asked if one.job in ears.steps and one.job not in ears.made]
+        under_way = [one.job for _, one in asked if ears.steps(one) and one.job not in ears.made]
         if under_way and chance.random() < 0.1:
             victim = chance.choice(under_way)
             if victim not in canceled:
                 engine.cancel(victim)
                 canceled.add(victim)
-        if waiting or under_way or len(ears.made) + len(canceled) < len(asked):
-            engine.wake()
-            engine.turn()
+        engine.wake()
+        engine.turn()
+    while engine._waiting or engine._decoding:
+        engine.turn()
     assert not engine._slots
-    assert not engine._listeners
-    assert len(ears.made) == len(asked) - len(canceled) > 30
+    # One that is canceled while it is decoded may be made all the same.
+    assert len(ears.made.keys() | canceled) == len(asked)
+    assert len(canceled) < 18
     for kind, one in asked:
         if one.job not in canceled:
             got = ears.made[one.job]
@@ -184,22 +203,21 @@ def test_a_premium_picture_joins_at_the_next_step_and_batch_waits_for_it(
     demo_entry: ModelEntry, model_folder: Path
 ) -> None:
     engine = Engine(placement=CPU, policy=Policy(capacity=2, batch_share=0, patience=100))
-    engine.load(demo_entry, model_folder)
+    engine.offer(demo_entry, model_folder)
     ears = Ears()
     batch = [picture(seed=n, tier=Tier.NORMAL, steps=10) for n in range(2)]
     for one in batch:
         engine.submit(one, ears)
-    for _ in range(3):
+    while len(ears.heard) < 4:
         engine.turn()
     premium = picture(steps=4)
     engine.submit(premium, ears)
-    for _ in range(4):
-        engine.turn()
-    assert isinstance(ears.made[premium.job], Image.Image)
-    assert [ears.steps[one.job] for one in batch] == [[1, 2, 3]] * 2
     while len(ears.made) < 3:
         engine.turn()
-    assert [ears.steps[one.job] for one in batch] == [list(range(1, 11))] * 2
+    first, last = ears.heard.index((premium.job, 1)), ears.heard.index((premium.job, 4))
+    assert 4 <= first < 20
+    assert last - first == 3
+    assert [ears.steps(one) for one in batch] == [list(range(1, 11))] * 2
 
 
 def test_canceling_frees_the_slot_before_the_next_step_and_is_not_told(engine: Engine) -> None:
@@ -207,13 +225,28 @@ def test_canceling_frees_the_slot_before_the_next_step_and_is_not_told(engine: E
     gone, stays = picture(steps=50), picture(steps=5)
     for one in (gone, stays):
         engine.submit(one, ears)
-    engine.turn()
+    while not ears.steps(gone):
+        engine.turn()
+    done = len(ears.steps(gone))
     engine.cancel(gone.job)
     while stays.job not in ears.made:
         engine.turn()
-    assert ears.steps[gone.job] == [1]
+    assert len(ears.steps(gone)) == done
     assert gone.job not in ears.made
     assert not engine._slots
+
+
+def test_canceling_a_picture_whose_prompt_is_being_read_is_not_told_either(engine: Engine) -> None:
+    ears = Ears()
+    gone, stays = picture(), picture()
+    for one in (gone, stays):
+        engine.submit(one, ears)
+    engine.cancel(gone.job)
+    while stays.job not in ears.made:
+        engine.turn()
+    assert not ears.steps(gone)
+    assert gone.job not in ears.made
+    assert not engine._waiting
 
 
 def test_seed_prompt_negative_prompt_and_guidance_each_change_the_picture(engine: Engine) -> None:
@@ -243,7 +276,7 @@ def test_without_guidance_the_negative_prompt_says_nothing(guidance_scale: float
 def test_each_step_is_told_once_and_in_order(scheduler: Scheduler, steps: int, engine: Engine) -> None:
     ears, asked = Ears(), picture(scheduler=scheduler, steps=steps)
     outcomes(engine, asked, ears=ears)
-    assert ears.steps[asked.job] == list(range(1, steps + 1))
+    assert ears.steps(asked) == list(range(1, steps + 1))
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 128), (72, 64), (136, 88)])
@@ -262,7 +295,7 @@ def test_a_broken_picture_is_a_failure_of_its_own(own_model_folder: Path, demo_e
     tensors[name][vocabulary["~</w>"]] = math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     engine = Engine(placement=CPU, policy=POLICY)
-    engine.load(demo_entry, own_model_folder)
+    engine.offer(demo_entry, own_model_folder)
     whole, broken, other = outcomes(engine, picture(), picture("~"), picture(seed=8))
     assert isinstance(whole, Image.Image)
     assert isinstance(broken, GenerationFailedError)
@@ -272,7 +305,7 @@ def test_a_broken_picture_is_a_failure_of_its_own(own_model_folder: Path, demo_e
 def test_a_prompt_that_cannot_be_prepared_fails_alone(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = engine._models["darkroom-demo"]
+    model = model_of(engine)
     condition = model._text.condition
 
     def fail_for_one(prompt: str, negative_prompt: str, guidance_scale: float) -> object:
@@ -286,12 +319,59 @@ def test_a_prompt_that_cannot_be_prepared_fails_alone(
     assert isinstance(bad, RuntimeError)
 
 
+def test_a_batch_that_does_not_decode_is_decoded_one_by_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(engine)
+    decode, sizes = model.decode, []
+
+    def short_of_memory(slots: Sequence[Slot]) -> object:
+        sizes.append(len(slots))
+        if len(slots) > 1:
+            raise torch.OutOfMemoryError("too many")
+        return decode(slots)
+
+    slots = [
+        model.slot(Demand(picture=picture(seed=seed), listener=Ears(), arrived=seed)) for seed in range(3)
+    ]
+    whole = decode(slots)
+    monkeypatch.setattr(model, "decode", short_of_memory)
+    each = _decoded(model, slots)
+    assert sizes == [3, 1, 1, 1]
+    for one, other in zip(each, whole, strict=True):
+        assert isinstance(one, np.ndarray)
+        assert isinstance(other, np.ndarray)
+        assert psnr(Image.fromarray(one), Image.fromarray(other)) >= SAME_DB
+
+
+def test_a_picture_too_large_to_decode_whole_is_decoded_in_tiles(
+    demo_entry: ModelEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(placement=CPU, policy=POLICY)
+    engine.offer(demo_entry, BUNDLED)
+    asked = picture(width=512, height=256, steps=1)
+    [whole] = make(engine, asked)
+    vae = model_of(engine)._vae
+    forward = vae.decoder.forward
+
+    def short_of_memory(latents: torch.Tensor, *rest: object) -> object:
+        if latents.shape[-1] > 32:
+            raise torch.OutOfMemoryError("too large")
+        return forward(latents, *rest)
+
+    monkeypatch.setattr(vae.decoder, "forward", short_of_memory)
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 32, 256
+    [tiled] = make(engine, replace(asked, job=uuid4()))
+    assert psnr(whole, tiled) > 25
+    assert not vae.use_tiling
+
+
 def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
     demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(placement=CPU, policy=POLICY)
-    engine.load(demo_entry, model_folder)
-    model = engine._models[demo_entry.id]
+    engine.offer(demo_entry, model_folder)
+    model = model_of(engine)
     forward, sizes = model._unet.forward, []
 
     def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
@@ -303,8 +383,8 @@ def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
     monkeypatch.setattr(model._unet, "forward", short_of_memory)
     asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL) for n in range(4)]
     made = make(engine, *asked)
-    assert sizes[0] == 8
-    assert max(sizes[1:]) == 4
+    assert sum(size > 4 for size in sizes) == 1
+    assert sizes[-1] <= 4
     monkeypatch.undo()
     for one, got in zip(asked, made, strict=True):
         [alone] = make(engine, replace(one, job=uuid4()))
@@ -314,7 +394,7 @@ def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
 def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = engine._models["darkroom-demo"]
+    model = model_of(engine)
 
     def full(*_: object, **__: object) -> object:
         raise torch.OutOfMemoryError("too large")
@@ -329,12 +409,13 @@ def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
 def test_an_unsafe_picture_is_rejected_and_its_neighbours_are_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = engine._models["darkroom-demo"]
+    model = model_of(engine)
     monkeypatch.setattr(model._pipeline, "safety_checker", object())
+    verdicts = iter([False, True])
     monkeypatch.setattr(
         model._pipeline,
         "run_safety_checker",
-        lambda image, _device, _dtype: (image, [False, True][: len(image)]),
+        lambda image, _device, _dtype: (image, [next(verdicts) for _ in image]),
     )
     safe, unsafe = outcomes(engine, picture(), picture(seed=8))
     assert isinstance(safe, Image.Image)
@@ -377,7 +458,7 @@ def test_a_long_prompt_is_its_windows_one_after_the_other(engine: Engine, model_
 
 
 def test_a_prompt_is_embedded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = engine._models["darkroom-demo"]._text
+    text = model_of(engine)._text
     encoded: list[str] = []
     encode = text._encode
 
@@ -405,7 +486,7 @@ def test_warming_up_makes_no_fuss_on_a_sound_model_and_fails_on_a_broken_one(
     tensors["decoder.conv_out.bias"] += math.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     broken = Engine(placement=CPU, policy=POLICY)
-    broken.load(demo_entry, own_model_folder)
+    broken.offer(demo_entry, own_model_folder)
     with pytest.raises(GenerationFailedError, match="darkroom-demo does not warm up"):
         broken.warm_up()
 
@@ -449,7 +530,7 @@ def test_an_xl_picture_is_the_one_that_diffusers_makes_whatever_its_neighbours(
 ) -> None:
     source = DirectorySource(kind="directory", path=xl_folder)
     engine = Engine(placement=CPU, policy=POLICY)
-    engine.load(demo_entry.model_copy(update={"family": "sdxl", "source": source}), xl_folder)
+    engine.offer(demo_entry.model_copy(update={"family": "sdxl", "source": source}), xl_folder)
     asked = picture(negative_prompt=negative_prompt, scheduler=scheduler)
     made = make(engine, *NEIGHBOURS, asked)
     expected = plain_pipeline(xl_folder, asked, StableDiffusionXLPipeline)
@@ -471,7 +552,7 @@ def test_half_precision_makes_nearly_the_picture_of_single_precision(
     scheduler: Scheduler, engine: Engine, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
     half = Engine(placement=Placement(torch.device("cpu"), torch.float16), policy=POLICY)
-    half.load(demo_entry, model_folder)
+    half.offer(demo_entry, model_folder)
     asked = picture(scheduler=scheduler)
     [rounded], [exact] = make(half, asked), make(engine, replace(asked, job=uuid4()))
     assert psnr(rounded, exact) >= 35
@@ -484,7 +565,7 @@ def test_on_cuda_in_half_precision_a_picture_does_not_depend_on_its_neighbours(
     scheduler: Scheduler, model_folder: Path, demo_entry: ModelEntry
 ) -> None:
     engine = Engine(placement=best_placement(), policy=POLICY)
-    engine.load(demo_entry, model_folder)
+    engine.offer(demo_entry, model_folder)
     engine.warm_up()
     asked = picture(scheduler=scheduler)
     [alone] = make(engine, asked)

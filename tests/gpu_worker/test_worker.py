@@ -13,8 +13,9 @@ from core.messages import Control, Job, Outcome, Parameters, Progress, Started, 
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
-from gpu_worker.engine import Engine, Picture
-from gpu_worker.engine.slots import Slot
+from gpu_worker.engine import Engine
+from gpu_worker.engine.model import Model
+from gpu_worker.engine.slots import Demand, Slot
 from gpu_worker.images import read_parameters
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.worker import Worker
@@ -115,17 +116,17 @@ async def test_a_job_past_its_deadline_is_refused_with_a_reason(worker: Worker, 
 
 
 async def test_a_broken_job_does_not_take_its_batch_down(
-    worker: Worker, queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = job(seed=1), job(seed=666)
-    slot = engine._models["darkroom-demo"].slot
+    slot = Model.slot
 
-    def fail_for_one(picture: Picture, *, arrived: int, tick: int) -> Slot:
-        if picture.seed == 666:
+    def fail_for_one(model: Model, demand: Demand) -> Slot:
+        if demand.picture.seed == 666:
             raise RuntimeError("out of luck")
-        return slot(picture, arrived=arrived, tick=tick)
+        return slot(model, demand)
 
-    monkeypatch.setattr(engine._models["darkroom-demo"], "slot", fail_for_one)
+    monkeypatch.setattr(Model, "slot", fail_for_one)
     monkeypatch.setattr("gpu_worker.worker._RETRY_SECONDS", 0.05)
     for one in (bad, good):
         await queue.publish_job(Lane.PREMIUM, one)
