@@ -1,7 +1,10 @@
 """One job that this worker holds, from its delivery until it is settled."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from PIL import Image
@@ -12,16 +15,43 @@ from core.queue import Delivery
 from core.telemetry import FIRST_STEP_SECONDS
 from gpu_worker.engine import Picture
 
+PREVIEW_SECONDS: Final = 0.5
+"""The least time between two previews of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a job is.
+
+    Attributes:
+        step: how many steps all of its pictures have done.
+        preview: a small RGB picture of one of them, where there is a new one.
+    """
+
+    step: int
+    preview: Image.Image | None = None
+
 
 class Assignment:
     """A job's pictures as the engine makes them; the engine's thread tells it, the event loop reads it.
 
+    Previews are of one picture at a time, the first that has not ended: several by turns would flicker.
+
     Args:
         job: what to make.
         delivery: its message, not settled yet.
+        watched: the jobs that somebody wants previews of.
+        clock: seconds, never falling.
     """
 
-    def __init__(self, job: Job, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        job: Job,
+        delivery: Delivery,
+        *,
+        watched: Container[UUID] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.job = job
         self.delivery = delivery
         self.canceled = False
@@ -30,6 +60,10 @@ class Assignment:
         self._made: dict[int, Image.Image | Exception] = {}
         self._ended = asyncio.Event()
         self._told = 0
+        self._watched = watched
+        self._clock = clock
+        self._preview: Image.Image | None = None
+        self._next_preview_at = clock()
 
     @property
     def id(self) -> UUID:
@@ -46,13 +80,21 @@ class Assignment:
         """How many it asks for."""
         return self.job.parameters.count
 
-    def news(self) -> int | None:
-        """How many steps all of its pictures have done, or none when that has been told already."""
+    def news(self) -> News | None:
+        """How far it is, or none when that has been told already. To be called on the event loop.
+
+        A preview is told once, and one in ``PREVIEW_SECONDS`` at the most; the newest waits for its time.
+        """
         step = min(self._steps)
-        if step == self._told or self._ended.is_set():
+        preview = self._preview if self._clock() >= self._next_preview_at else None
+        if self._ended.is_set() or (step == self._told and preview is None):
             return None
         self._told = step
-        return step
+        if preview is not None:
+            # In this order, so that the engine's thread does not find the place free and the time come.
+            self._next_preview_at = self._clock() + PREVIEW_SECONDS
+            self._preview = None
+        return News(step, preview)
 
     async def made(self) -> Sequence[Image.Image | Exception]:
         """Its pictures in order, each an RGB picture or why there is none, once all have ended."""
@@ -70,8 +112,29 @@ class Assignment:
             FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
 
+    def wants_preview(self, picture: Picture) -> bool:
+        """Whether a preview of ``picture`` would be told: so that none is drawn for nothing. For any thread.
+
+        The job is watched, the picture is the one that is shown, the last preview has been told, and the next
+        one's time has come.
+        """
+        return (
+            self.id in self._watched
+            and self._preview is None
+            and self._clock() >= self._next_preview_at
+            and picture.index == self._first_under_way()
+        )
+
+    def previewed(self, picture: Picture, image: Image.Image) -> None:
+        """See :class:`gpu_worker.engine.Listener`."""
+        if picture.index == self._first_under_way():
+            self._preview = image
+
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         self._made[picture.index] = made
         if len(self._made) == self.pictures:
             self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _first_under_way(self) -> int | None:
+        return next((index for index in range(self.pictures) if index not in self._made), None)

@@ -1,5 +1,6 @@
 """What the worker says of its jobs: that they began, how far they are, how they ended."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState, Tier
 from core.messages import Outcome, Progress, Started, StoredImage
 from core.queue import Delivery, Queue
-from gpu_worker.assignment import Assignment
+from gpu_worker.assignment import Assignment, News
+from gpu_worker.engine.preview import data_url
 
 APOLOGY = "The picture could not be made; our side is at fault. Please try again."
 
@@ -44,10 +46,14 @@ class Reports:
         )
         await self._queue.publish_result(one.job.tier, report)
 
-    async def progress(self, one: Assignment, step: int) -> None:
-        """Say how far a job is; a loss is no harm."""
+    async def progress(self, one: Assignment, news: News) -> None:
+        """Say how far a job is, and show it where there is a preview; a loss is no harm."""
         report = Progress(
-            id=one.id, state=GenerationState.RUNNING, step=step, total_steps=one.job.parameters.steps
+            id=one.id,
+            state=GenerationState.RUNNING,
+            step=news.step,
+            total_steps=one.job.parameters.steps,
+            preview=None if news.preview is None else await asyncio.to_thread(data_url, news.preview),
         )
         try:
             await self._queue.publish_progress(report)
