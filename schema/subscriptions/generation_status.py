@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
+import structlog
 
 from core import models
 from core.clock import now
-from core.errors import NotFoundError
+from core.errors import NotFoundError, ServiceUnavailableError
 from core.lifecycle import GenerationState
-from core.messages import Progress
+from core.messages import Control, Progress
+from core.queue import Queue
 from core.telemetry import SUBSCRIPTIONS
 from schema.context import Context
 from schema.types.generation import Generation, GenerationStatus
@@ -19,26 +22,36 @@ from schema.types.node import key_of
 REREAD_SECONDS = 5.0
 """How long to trust the broker: progress may be lost, the row may not."""
 
+RENEW_SECONDS = 5.0
+"""How often workers are asked for previews again; they make them for 15 s after each request."""
+
+log = structlog.get_logger(__name__)
+
 
 class _Latest:
-    """The newest progress; a slow reader skips what it was too slow for."""
+    """The newest progress with the newest preview; a slow reader skips what it was too slow for."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
-        self.progress: Progress | None = None
+        self._progress: Progress | None = None
 
     def receive(self, progress: Progress) -> None:
-        self.progress = progress
+        """Take the place of what has not been read, save its preview where there is no newer one."""
+        if progress.preview is None and self._progress is not None:
+            progress = progress.model_copy(update={"preview": self._progress.preview})
+        self._progress = progress
         self._changed.set()
 
-    async def wait(self) -> None:
-        """Until something new came, or it is time to read the row again."""
+    async def read(self) -> Progress | None:
+        """What came since the last time, once there is something; none when it is time to read the row."""
         try:
             async with asyncio.timeout(REREAD_SECONDS):
                 await self._changed.wait()
         except TimeoutError:
-            self.progress = None
+            return None
         self._changed.clear()
+        progress, self._progress = self._progress, None
+        return progress
 
 
 @strawberry.type
@@ -52,8 +65,11 @@ class GenerationSubscription:
         self,
         info: strawberry.Info[Context, None],
         id: Annotated[strawberry.ID, strawberry.argument(description="The generation's id.")],  # noqa: A002 - the contract's name
-        previews: Annotated[  # noqa: ARG002 - no worker makes any yet
-            bool, strawberry.argument(description="Whether to send small pictures on the way.")
+        previews: Annotated[
+            bool,
+            strawberry.argument(
+                description="Whether to send small pictures of what is being made, at most two a second."
+            ),
         ] = False,
     ) -> AsyncGenerator[GenerationStatus, None]:
         """Can be joined at any time and from any replica."""
@@ -67,26 +83,40 @@ class GenerationSubscription:
         # Listening first, reading after: nothing falls between the two.
         stop = await services.queue.subscribe_progress(key, latest.receive)
         SUBSCRIPTIONS.inc()
+        asking = asyncio.create_task(_ask_for_previews(services.queue, key)) if previews else None
         try:
             row = await services.generations.get(viewer.account, key)
             progress = await services.queue.last_progress(key)
             step = 0
             while True:
                 step = max(step, progress.step if progress else 0)
-                yield await _status(info.context, row, progress, step)
+                preview = progress.preview if previews and progress and not row.state.terminal else None
+                yield await _status(info.context, row, step, preview)
                 if row.state.terminal:
                     return
-                await latest.wait()
-                progress = latest.progress
+                progress = await latest.read()
                 if progress is None or progress.state is not row.state:
                     row = await services.generations.get(viewer.account, key)
         finally:
+            if asking is not None:
+                asking.cancel()
             SUBSCRIPTIONS.dec()
             await stop()
 
 
+async def _ask_for_previews(queue: Queue, key: UUID) -> None:
+    """Have previews made of a generation, by whichever worker holds it or will, until canceled."""
+    while True:
+        try:
+            await queue.publish_control(Control(id=key, action="preview"))
+        except ServiceUnavailableError as error:
+            # The next request makes up for it.
+            log.warning("previews_not_asked_for", generation=str(key), error=str(error))
+        await asyncio.sleep(RENEW_SECONDS)
+
+
 async def _status(
-    context: Context, row: models.Generation, progress: Progress | None, step: int
+    context: Context, row: models.Generation, step: int, preview: str | None
 ) -> GenerationStatus:
     if row.state is GenerationState.SUCCEEDED:
         step = row.steps
@@ -102,5 +132,5 @@ async def _status(
         fraction=min(step / row.steps, 1.0),
         queue_position=outlook.queue_position if outlook else None,
         eta_seconds=max(0.0, (finish_at - now()).total_seconds()) if finish_at else None,
-        preview=progress.preview if progress else None,
+        preview=preview,
     )

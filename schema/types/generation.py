@@ -203,4 +203,6 @@ class GenerationStatus:
     eta_seconds: float | None = strawberry.field(
         description="Seconds until it should be finished, where that is known."
     )
-    preview: str | None = strawberry.field(description="A small picture as a data URL, where asked for.")
+    preview: str | None = strawberry.field(
+        description="A small JPEG of what is being made, as a data URL, where asked for and when it is new."
+    )

@@ -2,6 +2,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from gql import Client as GqlClient
@@ -13,17 +14,19 @@ from websockets.typing import Subprotocol
 
 from api.app import Parts
 from core.clock import now
+from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState
-from core.messages import Progress, StoredImage
+from core.messages import Control, Progress, StoredImage
 from schema.subscriptions import generation_status
+from schema.subscriptions.generation_status import _Latest
 from schema.types.node import key_of
 from tests.graphql_client import Client
 
 GENERATE = "mutation ($input: GenerateInput!) { generate(input: $input) { ... on Generation { id } } }"
 WATCH = gql("""
-subscription ($id: ID!) {
-  generationStatus(id: $id) {
-    state step totalSteps fraction queuePosition etaSeconds
+subscription ($id: ID!, $previews: Boolean!) {
+  generationStatus(id: $id, previews: $previews) {
+    state step totalSteps fraction queuePosition etaSeconds preview
     generation { state images { url seed } error { message } }
   }
 }
@@ -42,7 +45,9 @@ async def accepted(client: Client) -> str:
     return generation_id
 
 
-async def watch(client: Client, generation_id: str) -> AsyncIterator[dict[str, Any]]:
+async def watch(
+    client: Client, generation_id: str, *, previews: bool = False
+) -> AsyncIterator[dict[str, Any]]:
     transport = WebsocketsTransport(
         url=f"ws://127.0.0.1:{client.port}/graphql",
         subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
@@ -50,7 +55,7 @@ async def watch(client: Client, generation_id: str) -> AsyncIterator[dict[str, A
     )
     async with GqlClient(transport=transport) as session:
         async for event in session.subscribe(
-            WATCH.__class__(WATCH.document, variable_values={"id": generation_id})
+            WATCH.__class__(WATCH.document, variable_values={"id": generation_id, "previews": previews})
         ):
             yield event["generationStatus"]
 
@@ -156,6 +161,137 @@ async def test_another_accounts_generation_cannot_be_watched(premium: Client, no
     for unknown in (generation_id, "nonsense"):
         with pytest.raises(Exception, match="There is no such generation"):
             await collect(watch(normal, unknown))
+
+
+async def running(client: Client, parts: Parts) -> tuple[str, UUID]:
+    """A generation that has begun: its id for a client and its key."""
+    generation_id = await accepted(client)
+    key = key_of(generation_id, "Generation")
+    assert key is not None
+    await parts.recorder.start(key, at=now())
+    return generation_id, key
+
+
+def shown(key: UUID, step: int, preview: str | None = None) -> Progress:
+    return Progress(id=key, state=GenerationState.RUNNING, step=step, total_steps=20, preview=preview)
+
+
+async def orders(parts: Parts) -> asyncio.Queue[Control]:
+    """What workers are told from now on, until the test's broker account is gone."""
+    heard: asyncio.Queue[Control] = asyncio.Queue()
+    await parts.queue.subscribe_control(heard.put_nowait)
+    return heard
+
+
+async def orders_until_now(heard: asyncio.Queue[Control], parts: Parts) -> list[Control]:
+    """Those that were published before: a connection keeps their order."""
+    mark = Control(id=uuid4(), action="cancel")
+    await parts.queue.publish_control(mark)
+    found = []
+    while (order := await asyncio.wait_for(heard.get(), 20)) != mark:
+        found.append(order)
+    return found
+
+
+@pytest.fixture
+def no_reread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event comes for the time that has passed, however slow the machine is."""
+    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 100)
+
+
+async def test_previews_reach_those_who_asked_and_nobody_else(
+    premium: Client, parts: Parts, no_reread: None
+) -> None:
+    generation_id, key = await running(premium, parts)
+    plain, previewed = watch(premium, generation_id), watch(premium, generation_id, previews=True)
+    assert [(await anext(events))["preview"] for events in (plain, previewed)] == [None, None]
+    for step, preview in ((3, "data:image/jpeg;base64,AAAA"), (4, None), (5, "data:image/jpeg;base64,BBBB")):
+        await parts.queue.publish_progress(shown(key, step, preview))
+        event, other = await anext(previewed), await anext(plain)
+        assert (event["step"], event["preview"]) == (step, preview)
+        assert (other["step"], other["preview"]) == (step, None)
+    await parts.recorder.finish(key, GenerationState.CANCELED, at=now())
+    assert [event["preview"] for event in await collect(previewed)] == [None]
+    assert [event["preview"] for event in await collect(plain)] == [None]
+
+
+async def test_who_joins_late_gets_the_last_preview_at_once_if_it_asked(
+    premium: Client, parts: Parts
+) -> None:
+    generation_id, key = await running(premium, parts)
+    await parts.queue.publish_progress(shown(key, 3, "data:image/jpeg;base64,AAAA"))
+    # The broker keeps a live status a moment after it has taken it: nobody acknowledges one.
+    for _ in range(1000):
+        if await parts.queue.last_progress(key) is not None:
+            break
+        await asyncio.sleep(0.01)
+    for previews, expected in ((True, "data:image/jpeg;base64,AAAA"), (False, None)):
+        events = watch(premium, generation_id, previews=previews)
+        assert (await anext(events))["preview"] == expected
+
+
+async def test_workers_are_asked_for_previews_at_once_and_again_until_the_end(
+    premium: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_status, "RENEW_SECONDS", 0.05)
+    heard = await orders(parts)
+    generation_id = await accepted(premium)
+    key = key_of(generation_id, "Generation")
+    assert key is not None
+    events = watch(premium, generation_id, previews=True)
+    assert (await anext(events))["state"] == "QUEUED"
+    for _ in range(3):
+        assert await asyncio.wait_for(heard.get(), 20) == Control(id=key, action="preview")
+    await parts.recorder.finish(key, GenerationState.CANCELED, at=now())
+    await collect(events)
+    await orders_until_now(heard, parts)
+    await asyncio.sleep(0.2)
+    assert await orders_until_now(heard, parts) == []
+
+
+async def test_workers_are_not_asked_for_previews_that_nobody_wants_or_may_see(
+    premium: Client, normal: Client, parts: Parts
+) -> None:
+    heard = await orders(parts)
+    generation_id, key = await running(premium, parts)
+    await anext(watch(premium, generation_id))
+    with pytest.raises(Exception, match="There is no such generation"):
+        await collect(watch(normal, generation_id, previews=True))
+    await parts.recorder.finish(key, GenerationState.CANCELED, at=now())
+    assert [event["state"] for event in await collect(watch(premium, generation_id))] == ["CANCELED"]
+    assert await orders_until_now(heard, parts) == []
+
+
+async def test_a_broker_that_does_not_answer_ends_no_subscription_and_is_asked_again(
+    premium: Client, parts: Parts, no_reread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_status, "RENEW_SECONDS", 0.05)
+    publish, refused = parts.queue.publish_control, asyncio.Event()
+
+    async def refuse_once(control: Control) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise ServiceUnavailableError("broker: away")
+        await publish(control)
+
+    monkeypatch.setattr(parts.queue, "publish_control", refuse_once)
+    heard = await orders(parts)
+    generation_id, key = await running(premium, parts)
+    events = watch(premium, generation_id, previews=True)
+    await anext(events)
+    assert await asyncio.wait_for(heard.get(), 20) == Control(id=key, action="preview")
+    assert refused.is_set()
+    await parts.queue.publish_progress(shown(key, 7))
+    assert (await anext(events))["step"] == 7
+
+
+async def test_a_slow_reader_gets_the_newest_step_with_the_newest_preview_once() -> None:
+    key, latest = uuid4(), _Latest()
+    for progress in (shown(key, 1, "old"), shown(key, 2, "new"), shown(key, 3), shown(key, 4)):
+        latest.receive(progress)
+    assert await latest.read() == shown(key, 4, "new")
+    latest.receive(shown(key, 5))
+    assert await latest.read() == shown(key, 5)
 
 
 @pytest.mark.parametrize("payload", [None, {}, {"authorization": "Bearer x.y.z"}, {"authorization": 7}])
