@@ -29,6 +29,7 @@ from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
 from gpu_worker.reports import APOLOGY, Reports
 from gpu_worker.settings import WorkerSettings
+from gpu_worker.watching import Watched
 
 _PROGRESS_SECONDS: Final = 0.25
 _SIGN_OF_LIFE_SECONDS: Final = 5.0
@@ -58,6 +59,7 @@ class Worker:
         self._device = device
         self._reports = Reports(queue, settings.worker_name)
         self._started_at = now()
+        self._watched = Watched()
         self._held: dict[asyncio.Task[None], Assignment] = {}
         self._left = asyncio.Event()
         self._stopping = False
@@ -117,7 +119,7 @@ class Worker:
             await self._reports.unreadable(delivery)
             await delivery.ack()
             return
-        one = Assignment(job, delivery)
+        one = Assignment(job, delivery, watched=self._watched)
         task = asyncio.create_task(self._carry_out(one))
         self._held[task] = one
         task.add_done_callback(self._forget)
@@ -224,8 +226,11 @@ class Worker:
             await one.delivery.nak(delay=_RETRY_SECONDS)
 
     def _obey(self, control: Control) -> None:
+        if control.action == "preview":
+            self._watched.note(control.id)
+            return
         for one in self._held.values():
-            if one.id == control.id and control.action == "cancel":
+            if one.id == control.id:
                 self._engine.cancel(one.id)
                 one.cancel()
 
@@ -236,8 +241,8 @@ class Worker:
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
             for one in list(self._held.values()):
-                if (step := one.news()) is not None:
-                    await self._reports.progress(one, step)
+                if (news := one.news()) is not None:
+                    await self._reports.progress(one, news)
 
     async def _stay_alive(self) -> None:
         """Keep the broker from giving our jobs to another worker."""

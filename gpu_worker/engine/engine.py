@@ -4,8 +4,9 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -266,7 +267,7 @@ class Engine:
         """One step of each slot; where that fails, of as many as can take it."""
         model = self._shelf.hold(slots[0].picture.model)
         try:
-            model.advance(slots)
+            self._preview(model, model.advance(slots, estimate=self._watched(model, slots)))
         except torch.OutOfMemoryError as error:
             self._shrink(slots, error)
         except Exception as error:
@@ -283,6 +284,19 @@ class Engine:
                 slot.listener.stepped(slot.picture, slot.position)
         finally:
             self._shelf.release(slots[0].picture.model)
+
+    def _watched(self, model: Model, slots: Sequence[Slot]) -> Sequence[Slot]:
+        """Those of ``slots`` whose listeners want a preview now."""
+        if not model.previews:
+            return []
+        return [slot for slot in slots if not slot.previewing and slot.listener.wants_preview(slot.picture)]
+
+    def _preview(self, model: Model, estimates: Mapping[Slot, torch.Tensor]) -> None:
+        for slot, estimate in estimates.items():
+            slot.previewing = True
+            self._aside.submit(
+                partial(model.preview, estimate), partial(_previewed, slot), premium=slot.premium
+            )
 
     def _shrink(self, slots: Sequence[Slot], error: torch.OutOfMemoryError) -> None:
         torch.cuda.empty_cache()
@@ -335,6 +349,14 @@ class Engine:
         SLOTS.labels(tier=Tier.NORMAL.value).set(len(self._slots) - premium)
 
 
+def _previewed(slot: Slot, preview: Image.Image | Exception | None) -> None:
+    slot.previewing = False
+    if isinstance(preview, Exception):
+        log.error("engine.preview_failed", exc_info=preview)
+    elif preview is not None and not (slot.canceled or slot.finished):
+        slot.listener.previewed(slot.picture, preview)
+
+
 def _decoded(model: Model, slots: Sequence[Slot]) -> Sequence[Pixels | Exception]:
     """The pictures of ``slots``; what goes wrong with all of them is tried one by one."""
     try:
@@ -375,6 +397,11 @@ class _Trial:
         self.made: Image.Image | Exception | None = None
 
     def stepped(self, picture: Picture, step: int) -> None: ...
+
+    def wants_preview(self, picture: Picture) -> bool:  # noqa: ARG002 - a listener
+        return False
+
+    def previewed(self, picture: Picture, image: Image.Image) -> None: ...
 
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:  # noqa: ARG002 - a listener
         self.made = made

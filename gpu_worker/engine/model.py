@@ -1,16 +1,18 @@
 """One loaded model: the few calls that the engine makes of it, each for a whole batch."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import structlog
 import torch
+from PIL import Image
 
 from core.catalogue import SIZE_STEP, HubSource, ModelEntry
 from core.errors import DarkroomError, GenerationFailedError, GenerationRejectedError
 from gpu_worker.engine.denoiser import Compilation, Denoiser
+from gpu_worker.engine.preview import LatentColours, NoiseSchedule
 from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
 from gpu_worker.pipeline import Placement, load_pipeline
@@ -28,7 +30,8 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 class Model:
     """A Stable Diffusion on one device.
 
-    ``advance`` and ``warm_up`` are for one thread, ``slot`` and ``decode`` for one, which may be another.
+    ``advance`` and ``warm_up`` are for one thread; ``slot``, ``decode`` and ``preview`` for one, which may be
+    another.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Model:
         self.entry = entry
         self._pipeline = load_pipeline(folder, family=entry.family, variant=variant, placement=placement)
         self._scheduler_config = dict(self._pipeline.scheduler.config)
+        self._schedule = NoiseSchedule(self._scheduler_config)
+        self._colours = LatentColours()
         self._unet = self._pipeline.unet
         self._vae = self._pipeline.vae
         self._text = TextEncoders(self._pipeline)
@@ -84,21 +89,43 @@ class Model:
             history=torch.zeros_like(noise),
         )
 
+    @property
+    def previews(self) -> bool:
+        """Whether pictures may be shown on the way: not where a safety check has to see them first."""
+        return getattr(self._pipeline, "safety_checker", None) is None
+
     @torch.inference_mode()
-    def advance(self, slots: Sequence[Slot]) -> None:
+    def advance(self, slots: Sequence[Slot], *, estimate: Container[Slot] = ()) -> dict[Slot, torch.Tensor]:
         """Take one step of each of ``slots``, all of one shape, with one call of the U-Net.
 
         When the U-Net fails, no slot has changed.
+
+        Args:
+            slots: whose step it is.
+            estimate: those of them whose finished latents are wanted as the model sees them at this step.
+
+        Returns:
+            The estimates, single precision, shape (channels, height / 8, width / 8).
         """
         tick = Tick([slot.step for slot in slots], device=self._device)
         latents = torch.stack([slot.latents for slot in slots])
         inputs = tick.model_input(latents).to(self._unet.dtype)
         output = self._guided(slots, inputs, tick.timesteps)
+        estimates = {
+            slot: self._schedule.clean(slot.step, slot.latents, own)
+            for slot, own in zip(slots, output, strict=True)
+            if slot in estimate
+        }
         history = torch.stack([slot.history for slot in slots])
         latents, history = tick.advance(latents, output, history, self._step_noise(slots))
         for slot, own_latents, own_history in zip(slots, latents, history, strict=True):
             slot.latents, slot.history, slot.noise = own_latents, own_history, None
             slot.position += 1
+        return estimates
+
+    def preview(self, estimate: torch.Tensor) -> Image.Image | None:
+        """A small RGB picture of estimated latents; none before a first finished picture to learn from."""
+        return self._colours.draw(estimate)
 
     def decodes_at_once(self, picture: Picture) -> int:
         """How many pictures like this one are decoded together."""
@@ -116,6 +143,8 @@ class Model:
         unsafe = self._unsafe(decoded)
         pixels = ((decoded / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
         arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        for slot, array in zip(slots, arrays, strict=True):
+            self._colours.learn(slot.latents, array)
         return [
             _judged(array, finite=sound, unsafe=held)
             for array, sound, held in zip(arrays, finite, unsafe, strict=True)
@@ -208,7 +237,7 @@ class Model:
         return latents * std / scale + mean
 
     def _unsafe(self, decoded: torch.Tensor) -> list[bool]:
-        if getattr(self._pipeline, "safety_checker", None) is None:
+        if self.previews:
             return [False] * len(decoded)
         _, held = self._pipeline.run_safety_checker(decoded.clone(), decoded.device, self._unet.dtype)
         return list(held)

@@ -42,6 +42,12 @@ class Listener(Protocol):
     def stepped(self, picture: Picture, step: int) -> None:
         """``step`` of the picture's steps are done."""
 
+    def wants_preview(self, picture: Picture) -> bool:
+        """Whether to make a preview at this step, as far as one can be made."""
+
+    def previewed(self, picture: Picture, image: Image.Image) -> None:
+        """A preview: small, RGB."""
+
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """The picture, RGB, or why there is none; nothing follows. Not called for what was canceled."""
 
@@ -122,6 +128,7 @@ class Slot(Demand):
         noise: drawn for the step to come, if it has been; the shape of ``latents``.
         position: steps done.
         ticked: the tick that it last took part in, or that it joined after.
+        previewing: whether a preview of it is being made.
     """
 
     conditioning: Conditioning
@@ -132,6 +139,7 @@ class Slot(Demand):
     noise: torch.Tensor | None = None
     position: int = 0
     ticked: int = 0
+    previewing: bool = False
 
     def join(self, *, tick: int) -> None:
         """Take part in ticks after ``tick``, on the calling thread."""

@@ -72,9 +72,17 @@ class Ears:
 
     heard: list[tuple[UUID, int]] = field(default_factory=list)
     made: dict[UUID, Image.Image | Exception] = field(default_factory=dict)
+    watched: set[UUID] = field(default_factory=set)
+    previews: dict[UUID, list[Image.Image]] = field(default_factory=dict)
 
     def stepped(self, picture: Picture, step: int) -> None:
         self.heard.append((picture.job, step))
+
+    def wants_preview(self, picture: Picture) -> bool:
+        return picture.job in self.watched
+
+    def previewed(self, picture: Picture, image: Image.Image) -> None:
+        self.previews.setdefault(picture.job, []).append(image)
 
     def steps(self, picture: Picture) -> list[int]:
         return [step for job, step in self.heard if job == picture.job]
@@ -317,6 +325,44 @@ def test_a_prompt_that_cannot_be_prepared_fails_alone(
     good, bad = outcomes(engine, picture(), picture("bad"))
     assert isinstance(good, Image.Image)
     assert isinstance(bad, RuntimeError)
+
+
+def test_previews_are_made_of_watched_pictures_alone_and_come_to_look_like_them(
+    demo_entry: ModelEntry,
+) -> None:
+    engine = Engine(placement=CPU, policy=POLICY)
+    engine.offer(demo_entry, BUNDLED)
+    engine.warm_up()
+    make(engine, picture("a blue boat on the sea by day", width=128, height=128))
+    ears = Ears()
+    watched = picture("a red house in the snow at night", width=128, height=128, steps=20)
+    other = replace(watched, job=uuid4(), seed=1)
+    ears.watched.add(watched.job)
+    for one in (watched, other):
+        engine.submit(one, ears)
+    while len(ears.made) < 2:
+        engine.turn()
+    assert list(ears.previews) == [watched.job]
+    last, made = ears.previews[watched.job][-1], ears.made[watched.job]
+    assert isinstance(made, Image.Image)
+    assert 2 <= len(ears.previews[watched.job]) <= 20
+    assert max(last.size) <= 128
+    small = (16, 16)
+    assert psnr(last.resize(small, Image.Resampling.BOX), made.resize(small, Image.Resampling.BOX)) > 18
+
+
+def test_what_a_safety_check_has_to_see_first_has_no_previews(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(engine)
+    monkeypatch.setattr(model._pipeline, "safety_checker", object())
+    monkeypatch.setattr(
+        model._pipeline, "run_safety_checker", lambda image, _device, _dtype: (image, [False] * len(image))
+    )
+    ears, asked = Ears(), picture()
+    ears.watched.add(asked.job)
+    outcomes(engine, asked, ears=ears)
+    assert not ears.previews
 
 
 def test_a_batch_that_does_not_decode_is_decoded_one_by_one(

@@ -2,7 +2,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from PIL import Image
@@ -153,6 +153,26 @@ async def test_a_job_that_cannot_be_read_ends_in_a_stated_failure(worker: Worker
     assert isinstance(outcome, Outcome)
     assert (outcome.id, outcome.state) == (unreadable, GenerationState.FAILED)
     assert not await queue.holds_job(Lane.PREMIUM, unreadable)
+
+
+async def test_a_job_that_is_watched_sends_previews_and_one_that_is_not_sends_none(
+    worker: Worker, queue: Queue
+) -> None:
+    watched, other = job(steps=200), job(steps=200, seed=2)
+    heard: dict[UUID, list[Progress]] = {watched.id: [], other.id: []}
+    stops = [await queue.subscribe_progress(one, heard[one].append) for one in heard]
+    # Before the job: whoever subscribes to a queued generation asks then.
+    await queue.publish_control(Control(id=watched.id, action="preview"))
+    for one in (watched, other):
+        await queue.publish_job(Lane.PREMIUM, one)
+    reports = await results(queue, PREMIUM_RESULTS, 4)
+    assert all(report.state is GenerationState.SUCCEEDED for report in reports if isinstance(report, Outcome))
+    for stop in stops:
+        await stop()
+    previews = [one.preview for one in heard[watched.id] if one.preview is not None]
+    assert previews
+    assert all(one.startswith("data:image/jpeg;base64,") and len(one) < 20_000 for one in previews)
+    assert not any(one.preview for one in heard[other.id])
 
 
 async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storage, engine: Engine) -> None:
