@@ -96,6 +96,11 @@ class Assignment:
             self._preview = None
         return News(step, preview)
 
+    @property
+    def under_way(self) -> int:
+        """How many slots it takes in the engine."""
+        return 0 if self._ended.is_set() else self.pictures
+
     async def made(self) -> Sequence[Image.Image | Exception]:
         """Its pictures in order, each an RGB picture or why there is none, once all have ended."""
         await self._ended.wait()

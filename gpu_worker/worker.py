@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import secrets
 import threading
 from collections.abc import Sequence
@@ -101,9 +102,15 @@ class Worker:
         await loop.run_in_executor(self._engine.thread, self._engine.serve, closing)
 
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
-        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
+        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room.
+
+        Of the batch tier some more are held, which are ready when others end. Not of premium: another worker
+        may have a slot for them at once.
+        """
+        slots = self._settings.worker_slots
+        held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
         while not self._stopping:
-            room = self._settings.worker_slots - self._under_way(tier)
+            room = held - self._under_way(tier)
             if room <= 0:
                 self._left.clear()
                 await self._left.wait()
@@ -141,7 +148,10 @@ class Worker:
                 await self._reports.started(one)
                 for picture in pictures_of(one.job):
                     self._engine.submit(picture, one)
-                await self._deliver(one, await one.made())
+                made = await one.made()
+                # Its slots are free while its files are written.
+                self._left.set()
+                await self._deliver(one, made)
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
                 await one.delivery.nak(delay=_RETRY_SECONDS)
@@ -235,7 +245,7 @@ class Worker:
                 one.cancel()
 
     def _under_way(self, tier: Tier) -> int:
-        return sum(one.pictures for one in self._held.values() if one.job.tier is tier)
+        return sum(one.under_way for one in self._held.values() if one.job.tier is tier)
 
     async def _tell_steps(self) -> None:
         while True:

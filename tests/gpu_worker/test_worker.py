@@ -51,7 +51,7 @@ async def worker(queue: Queue, storage: Storage, engine: Engine) -> AsyncIterato
     running = asyncio.create_task(worker.run(stop=stop))
     yield worker
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
 
 
 async def results(queue: Queue, spec: ConsumerSpec, count: int) -> list[Started | Outcome]:
@@ -191,7 +191,7 @@ async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storag
         await asyncio.sleep(0.05)
     assert (known[0].worker, known[0].slots, known[0].models) == ("w2", 3, ("darkroom-demo",))
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert await queue.workers() == []
 
 
@@ -213,7 +213,7 @@ async def test_a_worker_that_must_leave_hands_its_job_back(
     await queue.publish_job(Lane.PREMIUM, sent)
     await asyncio.wait_for(heard.wait(), 20)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     await silence()
     assert await queue.holds_job(Lane.PREMIUM, sent.id)
 
