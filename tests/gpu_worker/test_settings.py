@@ -1,0 +1,39 @@
+import pytest
+
+from core.errors import ConfigurationError
+from core.settings import read
+from gpu_worker.settings import WorkerSettings
+
+
+@pytest.mark.parametrize(
+    ("slots", "buckets"),
+    [(1, (2,)), (2, (2, 4)), (3, (2, 4, 6)), (8, (2, 4, 8, 16)), (12, (2, 4, 8, 16, 24))],
+)
+def test_buckets_double_up_to_two_rows_for_each_slot(slots: int, buckets: tuple[int, ...]) -> None:
+    assert WorkerSettings(worker_slots=slots).buckets == buckets
+
+
+def test_buckets_that_are_asked_for_are_sorted_and_said_once() -> None:
+    assert WorkerSettings(worker_buckets=(16, 2, 16)).buckets == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DARKROOM_WORKER_BUCKETS", "[0]"),
+        ("DARKROOM_WORKER_PRECISION", "int8"),
+        ("DARKROOM_WORKER_MODEL_MEMORY", "-1"),
+        ("DARKROOM_WORKER_MODEL_MEMORY", "much"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        read(WorkerSettings)
+
+
+def test_the_models_memory_is_said_in_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_WORKER_MODEL_MEMORY", "20GiB")
+    assert WorkerSettings().worker_model_memory == 20 * 2**30
