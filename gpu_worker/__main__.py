@@ -32,7 +32,7 @@ def main() -> int:
 async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
     telemetry.serve_metrics(settings.telemetry)
-    placement = best_placement(settings.worker.worker_precision or None)
+    placement = best_placement(settings.worker.worker_precision)
     policy = Policy(
         capacity=settings.worker.worker_slots,
         batch_share=settings.worker.worker_batch_share,

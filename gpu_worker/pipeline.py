@@ -38,19 +38,19 @@ class Placement:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
 
-def best_placement(precision: Literal["float32", "float16", "bfloat16"] | None = None) -> Placement:
+def best_placement(precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto") -> Placement:
     """The first CUDA device where there is one, else the CPU.
 
     On the CPU this also sets how many threads torch computes with: every core that this process may use.
 
     Args:
-        precision: of the weights; otherwise half precision on CUDA and single precision on the CPU.
+        precision: of the weights; half precision on CUDA and single precision on the CPU where it is auto.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
-        return Placement(device, getattr(torch, precision or "float16"))
+        return Placement(device, getattr(torch, "float16" if precision == "auto" else precision))
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return Placement(torch.device("cpu"), getattr(torch, precision or "float32"))
+    return Placement(torch.device("cpu"), getattr(torch, "float32" if precision == "auto" else precision))
 
 
 def load_pipeline(

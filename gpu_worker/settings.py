@@ -29,7 +29,7 @@ class WorkerSettings(SettingsGroup):
     may join a step of premium ones, and ``worker_patience`` after how many steps without the batch tier it
     gets one to itself. ``worker_models`` names the catalogue's entries that it offers, all of them when
     empty, and ``worker_model_memory`` is how many bytes of the device those may take that are loaded at a
-    time, without limit when 0. ``worker_precision`` is that of the weights, and when empty what suits the
+    time, without limit when 0. ``worker_precision`` is that of the weights, by default what suits the
     device. ``worker_compile`` has U-Nets compiled on CUDA, for batches of as many rows as ``worker_buckets``
     says (a guided picture has two rows; by default 2, 4, 8 and so on up to what the slots need), and
     ``worker_compile_dir`` keeps what was compiled. ``worker_drain_seconds`` is how long the pictures under
@@ -43,7 +43,7 @@ class WorkerSettings(SettingsGroup):
     worker_patience: int = Field(default=100, ge=1)
     worker_models: tuple[str, ...] = ()
     worker_model_memory: ByteSize = Field(default=ByteSize(0), ge=0)
-    worker_precision: Literal["", "float32", "float16", "bfloat16"] = ""
+    worker_precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     worker_compile: bool = True
     worker_buckets: tuple[Annotated[int, Field(ge=1)], ...] = ()
     worker_compile_dir: Path = Path.home() / ".cache" / "darkroom" / "compiled"

@@ -143,8 +143,9 @@ class Model:
         unsafe = self._unsafe(decoded)
         pixels = ((decoded / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
         arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        for slot, array in zip(slots, arrays, strict=True):
-            self._colours.learn(slot.latents, array)
+        for slot, array, sound in zip(slots, arrays, finite, strict=True):
+            if sound:
+                self._colours.learn(slot.latents, array)
         return [
             _judged(array, finite=sound, unsafe=held)
             for array, sound, held in zip(arrays, finite, unsafe, strict=True)
