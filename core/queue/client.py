@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NoKeysError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
@@ -256,17 +256,19 @@ class Queue:
             await bucket.delete(worker)
 
     async def workers(self) -> list[Heartbeat]:
-        """The workers that gave a sign of life within the last seconds, by name."""
+        """The workers that gave a sign of life within the last seconds, by name.
+
+        Raises:
+            InvalidMessageError: one speaks another version.
+        """
         beats = []
         async with _translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
-            try:
-                names = await bucket.keys()
-            except NoKeysError:
-                return []
-            for name in sorted(names):
+            # Not `bucket.keys`: each call leaves a consumer behind on the server, for five minutes.
+            info = await self._js.stream_info(topology.WORKERS_STREAM, subjects_filter=">")
+            for subject in sorted(info.state.subjects or {}):
                 try:
-                    entry = await bucket.get(name)
+                    entry = await bucket.get(subject.removeprefix(topology.WORKERS_PREFIX))
                 except NotFoundError:
                     continue
                 beats.append(Heartbeat.decode(entry.value or b""))

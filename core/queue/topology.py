@@ -22,6 +22,12 @@ JOB_ACK_WAIT: Final = 15.0
 """Seconds without a sign of life after which a job goes to another worker."""
 
 WORKERS_BUCKET: Final = "WORKERS"
+WORKERS_STREAM: Final = f"KV_{WORKERS_BUCKET}"
+"""The stream under the bucket, as the server names it."""
+
+WORKERS_PREFIX: Final = f"$KV.{WORKERS_BUCKET}."
+"""What the subject of a worker has before its name."""
+
 HEARTBEAT_TTL: Final = 10.0
 """Seconds after which a silent worker is forgotten."""
 

@@ -9,7 +9,7 @@ from core.errors import ConfigurationError, ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, Scheduler, Tier
 from core.messages import Heartbeat, Job, Parameters, Progress, Started
 from core.queue import Lane, Queue
-from core.queue.topology import CONSUMERS, MAX_DELIVER, PREMIUM_JOBS, PREMIUM_RESULTS, TICKS
+from core.queue.topology import CONSUMERS, MAX_DELIVER, PREMIUM_JOBS, PREMIUM_RESULTS, TICKS, WORKERS_STREAM
 from core.settings import BrokerSettings
 
 
@@ -142,6 +142,8 @@ async def test_workers_are_known_by_their_heartbeats(queue: Queue) -> None:
     assert await queue.workers() == [beat]
     await queue.remove_heartbeat("w1")
     assert await queue.workers() == []
+    # Asked every second by every api: the server must not keep anything of it.
+    assert (await queue._js.stream_info(WORKERS_STREAM)).state.consumer_count == 0
 
 
 async def test_the_broker_ticks_by_the_schedule_and_keeps_one_tick(queue: Queue) -> None:
