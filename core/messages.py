@@ -156,24 +156,26 @@ class Progress(Message):
 
 
 class Speed(BaseModel):
-    """How fast a worker makes pictures with one model, measured while it works.
+    """How fast a worker is with one model, as it has measured lately.
 
-    ``megapixel_steps_per_second`` adds up width * height / 1e6 * steps of all pictures, decoding included;
-    ``seconds_per_step`` is the time from one step of a picture to its next.
+    ``megapixel_steps_per_second`` is the work it does, width * height / 1e6 * steps summed over pictures, for
+    each second in which it has something to do, decoding included; ``seconds_per_step`` is the time from one
+    step of a picture to its next, while it takes part.
     """
 
     model_config = ConfigDict(frozen=True)
 
     model: str
-    megapixel_steps_per_second: float = Field(ge=0)
-    seconds_per_step: float = Field(ge=0)
+    megapixel_steps_per_second: float = Field(gt=0, allow_inf_nan=False)
+    seconds_per_step: float = Field(gt=0, allow_inf_nan=False)
 
 
 class Heartbeat(Message):
     """What a warm worker says of itself every few seconds.
 
     ``slots`` is how many pictures it denoises at once, ``busy`` how many it does now;
-    ``images_per_second`` is its recent rate, 0 before the first picture.
+    ``images_per_second`` is its recent rate, 0 before the first picture;
+    ``speeds`` has one entry for each model that it has measured.
     """
 
     worker: str

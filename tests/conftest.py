@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from core.clock import now
 from core.lifecycle import Delivery, ImageFormat, Scheduler, Tier
+from core.messages import Heartbeat
 from core.models import Account, Generation
 from core.queue import Queue
 from core.repository.database import database as open_database
@@ -266,6 +267,23 @@ def new_generation(database: DatabaseSettings) -> NewGeneration:
             "request_fingerprint": "-",
         }
         return await Generation.create(account=account, **{**defaults, **fields})
+
+    return make
+
+
+class NewWorker(Protocol):
+    """Gives a sign of life, good for 10 s, of a worker with the bundled model that has measured nothing."""
+
+    async def __call__(self, name: str = "w1", **fields: Any) -> Heartbeat: ...
+
+
+@pytest.fixture
+def new_worker(queue: Queue) -> NewWorker:
+    async def make(name: str = "w1", **fields: Any) -> Heartbeat:
+        defaults = {"models": ("darkroom-demo",), "device": "cpu", "slots": 4}
+        beat = Heartbeat(worker=name, started_at=now(), beat_at=now(), **{**defaults, **fields})
+        await queue.put_heartbeat(beat)
+        return beat
 
     return make
 

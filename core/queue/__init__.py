@@ -3,5 +3,6 @@
 from core.queue.client import Queue
 from core.queue.consumer import Consumer, Delivery
 from core.queue.topology import Lane
+from core.queue.workers import Workers
 
-__all__ = ["Consumer", "Delivery", "Lane", "Queue"]
+__all__ = ["Consumer", "Delivery", "Lane", "Queue", "Workers"]

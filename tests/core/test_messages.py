@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from core.clock import now
 from core.errors import InvalidMessageError
 from core.lifecycle import Delivery, GenerationState, Scheduler, Tier
-from core.messages import MAX_SEED, Job, Outcome, Parameters, Started, decode_result
+from core.messages import MAX_SEED, Heartbeat, Job, Outcome, Parameters, Speed, Started, decode_result
 
 PARAMETERS = Parameters(
     prompt="a red house",
@@ -92,3 +92,18 @@ def test_a_refusal_names_the_field_and_never_quotes_the_prompt() -> None:
         Job.decode(json.dumps(data).encode())
     assert "a red house" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+def test_a_heartbeat_without_speeds_is_one_of_a_worker_that_has_measured_nothing() -> None:
+    beat = Heartbeat(worker="w1", models=("m",), device="cpu", slots=4, started_at=now(), beat_at=now())
+    data = json.loads(beat.encode())
+    del data["speeds"]
+    assert Heartbeat.decode(json.dumps(data).encode()) == beat
+
+
+@pytest.mark.parametrize("nothing", [0, -1, float("nan"), float("inf")])
+def test_a_speed_is_a_number_above_zero(nothing: float) -> None:
+    with pytest.raises(ValidationError):
+        Speed(model="m", megapixel_steps_per_second=nothing, seconds_per_step=1)
+    with pytest.raises(ValidationError):
+        Speed(model="m", megapixel_steps_per_second=1, seconds_per_step=nothing)
