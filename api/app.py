@@ -24,7 +24,8 @@ from core.catalogue import offered_models
 from core.errors import ObjectNotFoundError, ServiceUnavailableError
 from core.generations import Generations
 from core.outbox import JobOutbox
-from core.queue import Queue
+from core.outlook import Outlooks
+from core.queue import Queue, Workers
 from core.recording import Recorder
 from core.repository.database import UNAVAILABLE
 from core.storage import DownloadLinks, Storage
@@ -77,6 +78,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
             catalogue=catalogue,
             limits=settings.limits,
         ),
+        outlooks=Outlooks(workers=Workers(queue=parts.queue)),
         catalogue=catalogue,
         queue=parts.queue,
         links=DownloadLinks(settings.links),

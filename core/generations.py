@@ -3,8 +3,6 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -31,7 +29,7 @@ from core.models import Account, Generation
 from core.outbox import JobOutbox
 from core.queue import Lane, Queue
 from core.recording import Recorder
-from core.repository import generations, windows
+from core.repository import generations
 from core.settings import LimitSettings
 from core.telemetry import GENERATIONS_ACCEPTED
 
@@ -65,14 +63,6 @@ class GenerationRequest(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 of everything but the idempotency key: equal for equal requests."""
         return hashlib.sha256(self.model_dump_json(exclude={"idempotency_key"}).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """Where a waiting generation stands: its place from 1, and when it should be finished, where known."""
-
-    queue_position: int
-    estimated_finish_at: datetime | None
 
 
 class Generations:
@@ -178,15 +168,6 @@ class Generations:
         tier = tier_of(account, at=now())
         return await generations.count_open(account.id, tier=tier), self._max_open[tier]
 
-    async def outlook(self, generation: Generation) -> Outlook | None:
-        """Where a queued generation stands, or none for one that is not waiting."""
-        if generation.state is not GenerationState.QUEUED:
-            return None
-        position = 1 + await generations.count_ahead(generation)
-        if generation.tier is Tier.PREMIUM:
-            return Outlook(queue_position=position, estimated_finish_at=None)
-        return Outlook(queue_position=position, estimated_finish_at=await next_window_at())
-
     def _checked_model(self, request: GenerationRequest) -> ModelEntry:
         model = self._catalogue.get(request.model) if request.model else self._catalogue.default
         if model is None:
@@ -212,15 +193,6 @@ class Generations:
             raise QuotaExceededError(
                 f"At most {limit} generations may be waiting or running; wait for one to finish.", limit=limit
             )
-
-
-async def next_window_at() -> datetime | None:
-    """When the next batch window opens, or none before a batcher ever ran."""
-    clock = await windows.clock()
-    if clock is None:
-        return None
-    # A beat that is due but not yet noted would read as a time in the past.
-    return max(clock.next_at, now() + timedelta(seconds=1))
 
 
 def _row(

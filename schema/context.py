@@ -10,6 +10,7 @@ from core.accounts.sessions import Sessions, Viewer
 from core.catalogue import Catalogue
 from core.errors import UnauthenticatedError
 from core.generations import Generations
+from core.outlook import Outlooks
 from core.queue import Queue
 from core.storage import DownloadLinks
 from schema.loaders import Loaders
@@ -25,6 +26,7 @@ class Services:
     sessions: Sessions
     vouchers: Vouchers
     generations: Generations
+    outlooks: Outlooks
     catalogue: Catalogue
     queue: Queue
     links: DownloadLinks
@@ -40,7 +42,7 @@ class Context(BaseContext):
         self.services = services
         self.address = address
         self.request_id = request_id
-        self.loaders = Loaders(generations=services.generations)
+        self.loaders = Loaders(outlooks=services.outlooks)
         self._authorization = authorization
         self._viewer: Viewer | None = None
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ class Customer:
         assert result["__typename"] == "Generation", result
         generation_id: str = result["id"]
         return generation_id
+
+    async def next_window_at(self) -> datetime:
+        answer = await self.execute("{ service { nextWindowAt } }")
+        return datetime.fromisoformat(answer["service"]["nextWindowAt"])
 
     async def watch(self, generation_id: str) -> AsyncGenerator[dict[str, Any]]:
         """The events of a generation, to their end."""

@@ -1,10 +1,12 @@
 """Generations and their pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+from tortoise import connections
 from tortoise.expressions import Q
 
 from core.lifecycle import OPEN_STATES, GenerationState, Tier, preceding
@@ -18,6 +20,43 @@ class Position:
 
     created_at: datetime
     id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Open generations that are alike to whoever waits behind them.
+
+    Attributes:
+        tier: their tier.
+        released: whether the workers may take them: premium at once, the others when they are in a window.
+        running: whether a worker has begun with them.
+        model: their model.
+        after: how many of the moments asked about had come when they were accepted; 0 for what runs.
+        jobs: how many they are.
+        megapixel_steps: their work, width * height / 1e6 * steps summed over their pictures.
+    """
+
+    tier: Tier
+    released: bool
+    running: bool
+    model: str
+    after: int
+    jobs: int
+    megapixel_steps: float
+
+
+_STRETCHES: Final = """
+    SELECT tier,
+           tier = 'PREMIUM' OR window_id IS NOT NULL AS released,
+           state = 'RUNNING' AS running,
+           model,
+           CASE state WHEN 'RUNNING' THEN 0 ELSE width_bucket(created_at, $1::timestamptz[]) END AS after,
+           count(*) AS jobs,
+           sum(width::float8 * height / 1e6 * steps * count) AS megapixel_steps
+      FROM generation
+     WHERE tier = ANY($2::text[]) AND (state = 'RUNNING' OR state = 'QUEUED' AND created_at < $3)
+     GROUP BY 1, 2, 3, 4, 5
+"""
 
 
 async def owned(account_id: UUID, generation_id: UUID) -> Generation | None:
@@ -45,11 +84,19 @@ async def count_open(account_id: UUID, *, tier: Tier) -> int:
     return await Generation.filter(account_id=account_id, tier=tier, state__in=OPEN_STATES).count()
 
 
-async def count_ahead(generation: Generation) -> int:
-    """How many queued generations of the same tier were accepted before this one."""
-    return await Generation.filter(
-        tier=generation.tier, state=GenerationState.QUEUED, created_at__lt=generation.created_at
-    ).count()
+async def stretches(moments: Sequence[datetime], *, tiers: Collection[Tier]) -> list[Stretch]:
+    """The open generations of ``tiers`` that were accepted before the last of ``moments``, or that run.
+
+    One pass over them, whatever the number of moments.
+
+    Args:
+        moments: at which others were accepted, rising; at least one.
+        tiers: which tiers to look at.
+    """
+    rows = await connections.get("default").execute_query_dict(
+        _STRETCHES, [list(moments), [tier.value for tier in tiers], moments[-1]]
+    )
+    return [Stretch(**{**row, "tier": Tier(row["tier"])}) for row in rows]
 
 
 async def transition(

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import strawberry
 
-from core.generations import next_window_at
+from core.outlook import next_window_at
 from core.repository import windows
 from schema.context import Context
 from schema.types.service import Model, Service, Worker

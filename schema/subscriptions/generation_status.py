@@ -122,15 +122,15 @@ async def _status(
         step = row.steps
     elif row.state is GenerationState.QUEUED:
         step = 0
-    outlook = await context.services.generations.outlook(row)
-    finish_at = outlook.estimated_finish_at if outlook else None
+    outlook = await context.services.outlooks.of_one(row, step=step)
+    finish_at = outlook.estimated_finish_at
     return GenerationStatus(
-        generation=Generation.of(row),
+        generation=Generation.of(row, outlook=outlook),
         state=row.state,
         step=min(step, row.steps),
         total_steps=row.steps,
         fraction=min(step / row.steps, 1.0),
-        queue_position=outlook.queue_position if outlook else None,
+        queue_position=outlook.queue_position,
         eta_seconds=max(0.0, (finish_at - now()).total_seconds()) if finish_at else None,
         preview=preview,
     )

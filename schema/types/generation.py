@@ -11,6 +11,7 @@ import strawberry
 from core import models
 from core.clock import now
 from core.lifecycle import Delivery as DeliveryValue
+from core.outlook import Outlook
 from core.repository.generations import Position
 from schema.context import Context
 from schema.types.enums import Delivery, GenerationState, ImageFormat, Scheduler, Tier
@@ -88,10 +89,11 @@ class Generation(Node):
     started_at: datetime | None = strawberry.field(description="When a worker began.")
     finished_at: datetime | None = strawberry.field(description="When it ended.")
     row: strawberry.Private[models.Generation]
+    outlook: strawberry.Private[Outlook | None]
 
     @classmethod
-    def of(cls, row: models.Generation) -> Self:
-        """The generation of a row."""
+    def of(cls, row: models.Generation, *, outlook: Outlook | None = None) -> Self:
+        """The generation of a row; an outlook that is not known yet is looked up when a field needs it."""
         return cls(
             id=to_global_id("Generation", row.id),
             prompt=row.prompt,
@@ -113,6 +115,7 @@ class Generation(Node):
             started_at=row.started_at,
             finished_at=row.finished_at,
             row=row,
+            outlook=outlook,
         )
 
     @strawberry.field(description="The pictures, once it SUCCEEDED.")
@@ -121,19 +124,21 @@ class Generation(Node):
         rows = await info.context.loaders.images.load(self.row.id)
         return [Image.of(row, generation=self.row) for row in rows]
 
-    @strawberry.field(description="Place in the queue from 1, while QUEUED.")
+    @strawberry.field(description="Place in the queue of its tier from 1, while QUEUED.")
     async def queue_position(self, info: strawberry.Info[Context, None]) -> int | None:
-        """Counted now."""
-        outlook = await info.context.loaders.outlook(self.row)
-        return outlook.queue_position if outlook else None
+        """Counted now, together for all generations of a list."""
+        return (await self._look_ahead(info)).queue_position
 
     @strawberry.field(
-        description="While QUEUED on the normal tier: when the window opens in which it will be made."
+        description="While QUEUED or RUNNING: when it should be finished, by the work ahead of it and the "
+        "speed that the workers have measured. Never in the past; null while nobody has measured it."
     )
     async def estimated_finish_at(self, info: strawberry.Info[Context, None]) -> datetime | None:
-        """From the window clock."""
-        outlook = await info.context.loaders.outlook(self.row)
-        return outlook.estimated_finish_at if outlook else None
+        """Estimated now, together for all generations of a list."""
+        return (await self._look_ahead(info)).estimated_finish_at
+
+    async def _look_ahead(self, info: strawberry.Info[Context, None]) -> Outlook:
+        return self.outlook or await info.context.loaders.outlooks.load(self.row)
 
 
 @strawberry.type(description="Where a page of a listing begins and ends, as Relay has it.")
@@ -199,9 +204,12 @@ class GenerationStatus:
     step: int = strawberry.field(description="Denoising steps taken; never falls.")
     total_steps: int = strawberry.field(description="Denoising steps in all.")
     fraction: float = strawberry.field(description="Share of the steps taken, 0 to 1.")
-    queue_position: int | None = strawberry.field(description="Place in the queue from 1, while QUEUED.")
+    queue_position: int | None = strawberry.field(
+        description="Place in the queue of its tier from 1, while QUEUED."
+    )
     eta_seconds: float | None = strawberry.field(
-        description="Seconds until it should be finished, where that is known."
+        description="Seconds until the `estimatedFinishAt` of `generation`; null where that is. "
+        "While RUNNING it goes by its own pace, once a step is done."
     )
     preview: str | None = strawberry.field(
         description="A small JPEG of what is being made, as a data URL, where asked for and when it is new."

@@ -1,6 +1,7 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +17,8 @@ from api.app import Parts
 from core.clock import now
 from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState
-from core.messages import Control, Progress, StoredImage
+from core.messages import Control, Heartbeat, Progress, Speed, StoredImage
+from core.repository import windows
 from schema.subscriptions import generation_status
 from schema.subscriptions.generation_status import _Latest
 from schema.types.node import key_of
@@ -27,10 +29,15 @@ WATCH = gql("""
 subscription ($id: ID!, $previews: Boolean!) {
   generationStatus(id: $id, previews: $previews) {
     state step totalSteps fraction queuePosition etaSeconds preview
-    generation { state images { url seed } error { message } }
+    generation { state estimatedFinishAt images { url seed } error { message } }
   }
 }
 """)
+
+NewWorker = Callable[..., Awaitable[Heartbeat]]
+
+SPEED = Speed(model="darkroom-demo", megapixel_steps_per_second=0.001, seconds_per_step=1)
+"""A picture of the default size is 0.32768 megapixel-steps."""
 
 
 def image_of(key: str) -> StoredImage:
@@ -96,6 +103,77 @@ async def test_a_subscriber_sees_the_present_state_then_rising_steps_then_the_pi
     assert [event["state"] for event in rest] == ["SUCCEEDED"]
     assert (rest[0]["step"], rest[0]["fraction"]) == (20, 1.0)
     assert rest[0]["generation"]["images"][0]["seed"] == 7
+
+
+def finish_of(event: dict[str, Any], *, since: datetime) -> datetime:
+    """When an event that was made after ``since`` says that all will be done; its seconds say the same."""
+    finish_at = datetime.fromisoformat(event["generation"]["estimatedFinishAt"])
+    said_at = finish_at - timedelta(seconds=event["etaSeconds"])
+    slack = timedelta(milliseconds=1)
+    assert since - slack <= said_at <= now() + slack
+    return finish_at
+
+
+async def test_premium_is_told_the_time_that_is_left_while_it_waits_and_while_it_runs(
+    premium: Client, parts: Parts, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 600)
+    await new_worker(speeds=(SPEED,))
+    generation_id, begun = await accepted(premium), now()
+    key = key_of(generation_id, "Generation")
+    assert key is not None
+    events = watch(premium, generation_id)
+    finish_at = finish_of(await anext(events), since=begun)
+    assert begun <= finish_at - timedelta(seconds=327.68) <= now()
+
+    await new_worker(speeds=(SPEED,))
+    started_at = now() - timedelta(seconds=100)
+    await parts.recorder.start(key, at=started_at)
+    finish_at = finish_of(await anext(events), since=begun)
+    assert abs(finish_at - started_at - timedelta(seconds=327.68)) < timedelta(milliseconds=1)
+
+    published_at = now()
+    await parts.queue.publish_progress(
+        Progress(id=key, state=GenerationState.RUNNING, step=5, total_steps=20)
+    )
+    finish_at = finish_of(await anext(events), since=published_at)
+    # Four times what five steps of twenty have taken.
+    assert published_at - started_at <= (finish_at - started_at) / 4 <= now() - started_at
+
+    await parts.recorder.finish(key, GenerationState.FAILED, at=now(), error="no luck")
+    [last] = await collect(events)
+    assert (last["etaSeconds"], last["generation"]["estimatedFinishAt"]) == (None, None)
+
+
+async def test_normal_is_told_the_time_that_is_left_before_its_window_and_in_it(
+    normal: Client, parts: Parts, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 600)
+    await new_worker(speeds=(SPEED,))
+    begun = now()
+    opens_at = begun + timedelta(minutes=20)
+    await windows.set_clock("0 */30 * * * *", next_at=opens_at)
+    await accepted(normal)
+    generation_id = await accepted(normal)
+    key = key_of(generation_id, "Generation")
+    assert key is not None
+    events = watch(normal, generation_id)
+    waiting = await anext(events)
+    assert waiting["queuePosition"] == 2
+    finish_at = finish_of(waiting, since=begun)
+    assert abs(finish_at - opens_at - timedelta(seconds=2 * 327.68)) < timedelta(milliseconds=1)
+
+    await new_worker(speeds=(SPEED,))
+    started_at = now()
+    await parts.recorder.start(key, at=started_at)
+    finish_at = finish_of(await anext(events), since=begun)
+    assert abs(finish_at - started_at - timedelta(seconds=327.68)) < timedelta(milliseconds=1)
+
+
+async def test_without_a_worker_that_has_measured_anything_no_time_is_told(premium: Client) -> None:
+    event = await anext(watch(premium, await accepted(premium)))
+    assert (event["queuePosition"], event["etaSeconds"]) == (1, None)
+    assert event["generation"]["estimatedFinishAt"] is None
 
 
 async def test_who_joins_after_the_end_gets_one_event_and_the_completion(

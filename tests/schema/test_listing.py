@@ -1,7 +1,16 @@
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
+from core.clock import now
+from core.lifecycle import GenerationState
+from core.messages import Heartbeat, Speed
 from core.models import Generation
 from tests.graphql_client import Client
+
+NewWorker = Callable[..., Awaitable[Heartbeat]]
 
 GENERATE = "mutation ($input: GenerateInput!) { generate(input: $input) { ... on Generation { id } } }"
 LIST = """
@@ -46,6 +55,32 @@ async def test_rows_of_the_same_moment_are_neither_lost_nor_repeated(premium: Cl
         seen += prompts(page)
         after = page["pageInfo"]["endCursor"]
     assert sorted(seen) == ["house 0", "house 1", "house 2", "house 3"]
+
+
+async def test_the_queue_is_asked_once_for_a_page(
+    premium: Client, new_worker: NewWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(premium, 5)
+    await Generation.filter(prompt="house 1").update(state=GenerationState.RUNNING, started_at=now())
+    await Generation.filter(prompt="house 2").update(state=GenerationState.CANCELED)
+    speed = Speed(model="darkroom-demo", megapixel_steps_per_second=0.001, seconds_per_step=1)
+    await new_worker(speeds=(speed,))
+    caplog.set_level(logging.DEBUG, "tortoise.db_client")
+
+    page = await premium.data(
+        "{ generations { edges { node { state queuePosition estimatedFinishAt } } } }",
+    )
+
+    nodes = [edge["node"] for edge in page["generations"]["edges"]]
+    assert [(node["state"], node["queuePosition"]) for node in nodes] == [
+        ("QUEUED", 3),
+        ("QUEUED", 2),
+        ("CANCELED", None),
+        ("RUNNING", None),
+        ("QUEUED", 1),
+    ]
+    assert [node["estimatedFinishAt"] is not None for node in nodes] == [True, True, False, True, True]
+    assert sum("width_bucket" in message for message in caplog.messages) == 1
 
 
 async def test_an_account_lists_only_its_own(premium: Client, normal: Client) -> None:
