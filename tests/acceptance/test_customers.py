@@ -34,6 +34,8 @@ async def test_a_normal_customer_gets_the_pictures_by_letter_after_the_window(
     generation_id = await normal.generate(prompt="a red house", width=128, height=64, count=2)
     events = await normal.watch_to_end(generation_id)
     assert events[0]["state"] == "QUEUED"
+    assert events[0]["etaSeconds"] is not None
+    assert datetime.fromisoformat(events[0]["generation"]["estimatedFinishAt"]) > window_at
     assert states(events) in (["QUEUED", "RUNNING", "SUCCEEDED"], ["QUEUED", "SUCCEEDED"])
     assert [image["url"] for image in events[-1]["generation"]["images"]] == [None, None]
 
