@@ -1,4 +1,4 @@
-"""What runs beside the ticks: embedding prompts, decoding, loading. The U-Net waits for none of it."""
+"""What runs beside the ticks: embedding prompts, decoding, loading models. The U-Net waits for none of it."""
 
 import itertools
 import queue

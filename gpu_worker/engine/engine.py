@@ -65,6 +65,8 @@ class Engine:
             compilation=compilation,
         )
         self._aside = Aside(placement.device)
+        # Reading a large model takes seconds, and nobody's decoding is to wait for that.
+        self._loader = Aside(placement.device)
         self._pace = _Pace(placement.device)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: list[Demand] = []
@@ -218,7 +220,7 @@ class Engine:
         def place(model: Model | Exception) -> None:
             self._inbox.put(lambda: self._place(name, model))
 
-        self._aside.submit(lambda: self._shelf.load(name), place, premium=first.premium)
+        self._loader.submit(lambda: self._shelf.load(name), place, premium=first.premium)
 
     def _place(self, name: str, model: Model | Exception) -> None:
         self._loading = None
@@ -247,8 +249,8 @@ class Engine:
             return
         self._tick += 1
         name = chosen[0].picture.model
-        self._shelf.use(name, tick=self._tick)
-        self._advance(chosen)
+        model = self._shelf.use(name, tick=self._tick)
+        self._advance(model, chosen)
         self._pace.keep()
         now = time.monotonic()
         seconds, self._worked_until = now - self._worked_until, now
@@ -261,11 +263,11 @@ class Engine:
             megapixels=sum(slot.picture.megapixels for slot in chosen),
             finished=len(finished),
         )
-        self._send_aside(finished)
+        if finished:
+            self._send_aside(model, finished)
 
-    def _advance(self, slots: Sequence[Slot]) -> None:
+    def _advance(self, model: Model, slots: Sequence[Slot]) -> None:
         """One step of each slot; where that fails, of as many as can take it."""
-        model = self._shelf.hold(slots[0].picture.model)
         try:
             self._preview(model, model.advance(slots, estimate=self._watched(model, slots)))
         except torch.OutOfMemoryError as error:
@@ -277,13 +279,11 @@ class Engine:
                 return
             # One of them may be to blame: alone, it fails alone.
             for slot in slots:
-                self._advance([slot])
+                self._advance(model, [slot])
         else:
             for slot in slots:
                 slot.ticked = self._tick
                 slot.listener.stepped(slot.picture, slot.position)
-        finally:
-            self._shelf.release(slots[0].picture.model)
 
     def _watched(self, model: Model, slots: Sequence[Slot]) -> Sequence[Slot]:
         """Those of ``slots`` whose listeners want a preview now."""
@@ -312,12 +312,8 @@ class Engine:
 
     # Pictures
 
-    def _send_aside(self, finished: Sequence[Slot]) -> None:
+    def _send_aside(self, model: Model, finished: Sequence[Slot]) -> None:
         """Have the finished slots decoded, as many at once as the device likes, while the ticks go on."""
-        if not finished:
-            return
-        model = self._shelf.get(finished[0].picture.model)
-        assert model is not None  # noqa: S101 - it has just taken the tick
         for slot in finished:
             self._slots.remove(slot)
             self._decoding.append(slot)

@@ -80,9 +80,10 @@ class Shelf:
         placed = self._placed.get(model)
         return placed.model if placed else None
 
-    def use(self, model: str, *, tick: int) -> None:
-        """Note that the model works in this tick."""
+    def use(self, model: str, *, tick: int) -> Model:
+        """The model, which is on the device, for this tick."""
         self._placed[model].used = tick
+        return self._placed[model].model
 
     def hold(self, model: str) -> Model:
         """The model, which stays on the device until it is released as often as it was held."""
