@@ -1,0 +1,81 @@
+"""Child processes that end when the benchmark does."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from core.errors import DarkroomError
+from infra.local import launch
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+_TAIL_LINES: Final = 20
+
+
+class BenchmarkError(DarkroomError):
+    """A measurement could not be taken; the message says why."""
+
+
+class Child:
+    """One running program.
+
+    Attributes:
+        process: the program itself.
+        log: what it has written to both of its outputs.
+    """
+
+    def __init__(self, process: Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def check(self) -> None:
+        """See that it runs.
+
+        Raises:
+            BenchmarkError: it has ended.
+        """
+        if self.process.returncode is not None:
+            raise BenchmarkError(f"ended with status {self.process.returncode}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+
+
+@contextlib.asynccontextmanager
+async def running(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    stop_seconds: float = 15,
+) -> AsyncIterator[Child]:
+    """Run a program in the repository's folder; ended in order, or killed after ``stop_seconds``."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), ""),
+            *argv,
+            stdin=DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=REPOSITORY,
+            env=dict(env),
+            start_new_session=True,
+        )
+    try:
+        yield Child(process, log)
+    finally:
+        if process.returncode is None:
+            process.send_signal(stop_signal)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), stop_seconds)
+        # It leads a session of its own: whatever it has started and left goes too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

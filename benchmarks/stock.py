@@ -1,0 +1,57 @@
+"""The reference: diffusers' own pipeline, as anybody would call it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils.logging import disable_progress_bar
+from PIL import Image
+
+from core.lifecycle import Scheduler
+from core.messages import Parameters
+from gpu_worker.demo_model import WEIGHTS
+from gpu_worker.pipeline import best_placement, make_scheduler
+
+
+class StockPipeline:
+    """The bundled model in diffusers' pipeline, with the worker's precision and threads."""
+
+    def __init__(self) -> None:
+        disable_progress_bar()
+        placement = best_placement()
+        self._pipeline: Any = StableDiffusionPipeline.from_pretrained(
+            WEIGHTS, use_safetensors=True, dtype=placement.dtype
+        ).to(placement.device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._config = dict(self._pipeline.scheduler.config)
+        self._schedulers: dict[tuple[Scheduler, int], Any] = {}
+
+    def make(self, asked: Sequence[Parameters]) -> list[Image.Image]:
+        """One call for all of ``asked``.
+
+        It takes one size, sampler, guidance and number of steps: the first one's, and the most steps.
+        """
+        first, steps = asked[0], max(one.steps for one in asked)
+        self._pipeline.scheduler = self._scheduler(first.scheduler, steps)
+        made: list[Image.Image] = self._pipeline(
+            [one.prompt for one in asked],
+            negative_prompt=[one.negative_prompt for one in asked],
+            width=first.width,
+            height=first.height,
+            num_inference_steps=steps,
+            guidance_scale=first.guidance_scale,
+            generator=[torch.Generator().manual_seed(one.seed) for one in asked],
+        ).images
+        return made
+
+    def _scheduler(self, kind: Scheduler, steps: int) -> Any:  # noqa: ANN401 - diffusers is not typed
+        key = (kind, steps)
+        if key not in self._schedulers:
+            self._schedulers[key] = make_scheduler(kind, self._config, steps=steps)
+        return self._schedulers[key]
+
+
+def batches(asked: Sequence[Parameters], size: int) -> list[Sequence[Parameters]]:
+    """``asked`` in order, ``size`` at a time."""
+    return [asked[start : start + size] for start in range(0, len(asked), size)]
