@@ -1,7 +1,7 @@
 """``python -m benchmarks.engine``: the worker on two processor cores, with the bundled model.
 
 Every part starts what it needs, on the loopback interface and in a folder that is removed afterwards. All of
-them take about 25 minutes on two idle cores, 22 of them premium; with --quick about 5. Nothing else should
+them take about 30 minutes on two idle cores, 22 of them premium; with --quick about 7. Nothing else should
 run meanwhile. The exit status is 1 when a figure misses its bar.
 """
 
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from benchmarks import premium, throughput
+from benchmarks import mixed, premium, shuffle, start, throughput
 from benchmarks.report import Figure, Report, tell
 from core import telemetry
 from core.settings import TelemetrySettings
@@ -36,9 +36,24 @@ async def _premium(folder: Path, quick: bool) -> list[Figure]:
     return await premium.measure(folder, small if quick else full)
 
 
+async def _mixed(folder: Path, quick: bool) -> list[Figure]:
+    return await mixed.measure(folder, rounds=1 if quick else 2, pictures=24 if quick else 32)
+
+
+async def _random(folder: Path, quick: bool) -> list[Figure]:
+    return await shuffle.measure(folder, jobs=100 if quick else 500)
+
+
+async def _start(folder: Path, quick: bool) -> list[Figure]:
+    return await start.measure(folder, rounds=1 if quick else 3)
+
+
 PARTS: Final[dict[str, Part]] = {
     "throughput": _throughput,
     "premium": _premium,
+    "mixed": _mixed,
+    "random": _random,
+    "start": _start,
 }
 
 
