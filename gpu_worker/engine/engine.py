@@ -20,7 +20,7 @@ from core.errors import ConfigurationError, DarkroomError, GenerationFailedError
 from core.lifecycle import Tier
 from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
-from gpu_worker.engine.aside import Aside
+from gpu_worker.engine.aside import aside_on
 from gpu_worker.engine.denoiser import Compilation
 from gpu_worker.engine.model import Model, Pixels
 from gpu_worker.engine.policy import Policy
@@ -39,7 +39,8 @@ class Engine:
     """The models of this process on one device, and every picture under way on it.
 
     ``submit`` and ``cancel`` are for any thread; ``warm_up``, ``turn`` and ``serve``, which calls it over and
-    over, for one and the same, such as :attr:`thread`. Text is embedded and pictures are decoded on another.
+    over, for one and the same, such as :attr:`thread`. On CUDA text is embedded and pictures are decoded on
+    another, on the CPU between ticks.
 
     Args:
         placement: where and in which precision.
@@ -64,11 +65,13 @@ class Engine:
             residency=Residency(budget=model_memory, patience=policy.patience),
             compilation=compilation,
         )
-        self._aside = Aside(placement.device)
+        self._aside = aside_on(placement.device)
         # Reading a large model takes seconds, and nobody's decoding is to wait for that.
-        self._loader = Aside(placement.device)
+        self._loader = aside_on(placement.device)
         self._pace = _Pace(placement.device)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._premium_came = threading.Event()
+        self._unsettled = False
         self._waiting: list[Demand] = []
         self._slots: list[Slot] = []
         self._decoding: list[Slot] = []
@@ -134,6 +137,8 @@ class Engine:
             raise ConfigurationError(f"model {picture.model} is not loaded, only {', '.join(self.models)}")
         demand = Demand(picture=picture, listener=listener, arrived=next(self._arrivals))
         self._inbox.put(lambda: self._waiting.append(demand))
+        if demand.premium:
+            self._premium_came.set()
 
     def cancel(self, job: UUID) -> None:
         """Forget the pictures of ``job`` before the next tick; their listener hears nothing more of them."""
@@ -151,16 +156,33 @@ class Engine:
     def turn(self) -> None:
         """Take in what has arrived, waiting for something when there is nothing to do, and take one tick."""
         idle = not (self._slots or self._waiting or self._decoding)
-        if not self._able:
+        if not (self._able or self._unsettled or self._aside.waiting or self._loader.waiting):
             self._inbox.get()()
         if idle:
             self._worked_until = time.monotonic()
-        while not self._inbox.empty():
-            self._inbox.get()()
+        self._premium_came.clear()
+        self._take_in()
         self._prepare()
         self._fetch_model()
+        for aside in (self._aside, self._loader):
+            aside.between_ticks(self._hurried)
+        # What is ready now takes part in this tick, and may be what others have waited for.
+        self._unsettled = self._take_in()
         self._take_tick()
         self._tell_slots()
+
+    def _take_in(self) -> bool:
+        """Do what the inbox says; whether it said anything."""
+        found = not self._inbox.empty()
+        while not self._inbox.empty():
+            self._inbox.get()()
+        return found
+
+    def _hurried(self) -> bool:
+        """Whether premium waits for a tick; now and then the batch tier's texts and pictures go before it."""
+        if self._tick % self._policy.patience == 0:
+            return False
+        return self._premium_came.is_set() or any(slot.premium for slot in self._able)
 
     @property
     def _able(self) -> list[Slot]:
