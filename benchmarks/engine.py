@@ -9,10 +9,11 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,8 @@ from core.settings import TelemetrySettings
 
 Part = Callable[[Path, bool], Coroutine[None, None, list[Figure]]]
 """Measures in an empty folder, in full or quickly."""
+
+_INTERRUPTED: Final = 130
 
 
 async def _throughput(folder: Path, quick: bool) -> list[Figure]:
@@ -66,18 +69,28 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer of everything, for a first look")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
+    # As Ctrl-C does: what was started is ended, and the folder removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
+    try:
+        report = _run(options.part, quick=options.quick, file=options.json)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0 if report.passed else 1
+
+
+def _run(parts: Sequence[str], *, quick: bool, file: Path | None) -> Report:
     report, setting = Report(), _setting()
-    print(", ".join(f"{name} {value}" for name, value in setting.items()))
-    for part in options.part:
+    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
+    for part in parts:
         tell(part)
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            figures = asyncio.run(PARTS[part](Path(folder), options.quick))
+            figures = asyncio.run(PARTS[part](Path(folder), quick))
         report.add(part, figures, seconds=time.monotonic() - began)
-        if options.json:
-            report.write(options.json, setting={**setting, "quick": options.quick})
-    return 0 if report.passed else 1
+        if file is not None:
+            report.write(file, setting={**setting, "quick": quick})
+    return report
 
 
 def _setting() -> dict[str, object]:

@@ -136,10 +136,10 @@ class Comparison:
             await saturate(rig, self._orders.parameters(SLOTS))
             self._batch_only.append(await saturate(rig, self._orders.parameters(self._plan.batch_only)))
             async with self._watched(metrics, "alone"):
-                self._alone.add(await serve(_ours(rig, pressure=0), self._orders, arrivals))
+                self._alone.add(await serve(service(rig, pressure=0), self._orders, arrivals))
             async with self._watched(metrics, "over a backlog"):
                 pressure = SLOTS + BACKLOG
-                self._over_backlog.add(await serve(_ours(rig, pressure=pressure), self._orders, arrivals))
+                self._over_backlog.add(await serve(service(rig, pressure=pressure), self._orders, arrivals))
 
     @asynccontextmanager
     async def _watched(self, metrics: Metrics, name: str) -> AsyncIterator[None]:
@@ -190,12 +190,13 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
     return await Comparison(folder, plan, await asyncio.to_thread(StockPipeline)).run()
 
 
-def _ours(rig: Rig, *, pressure: int) -> Service:
+def service(rig: Rig, *, pressure: int) -> Service:
+    """How the worker of ``rig`` is asked by premium customers, and by ``pressure`` of the batch tier."""
     return Service(
         one_by_one=rig.asking(Tier.PREMIUM),
         backlog=rig.asking(Tier.NORMAL),
         pressure=pressure,
-        at_once=SLOTS,
+        at_once=rig.slots,
     )
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ SLOTS: Final = 8
 
 WORKER: Final = "benchmark"
 _PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of a server that lives for minutes
-_READY_SECONDS: Final = 120
+_READY_SECONDS: Final = 480
 _READY_PAUSE: Final = 0.02
 _LANES: Final = {Tier.PREMIUM: Lane.PREMIUM, Tier.NORMAL: Lane.BATCH}
 
@@ -43,12 +43,14 @@ class Rig:
         queue: a connection, with every stream declared.
         folder: for objects, weights and logs.
         env: what a worker needs to find broker and object store.
+        slots: of the worker.
     """
 
-    def __init__(self, queue: Queue, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, queue: Queue, folder: Path, env: dict[str, str], slots: int) -> None:
         self.queue = queue
         self.folder = folder
         self.env = env
+        self.slots = slots
         self._open: dict[UUID, asyncio.Future[float]] = {}
 
     async def publish(self, asked: Sequence[Parameters], *, tier: Tier) -> list[asyncio.Future[float]]:
@@ -78,7 +80,7 @@ class Rig:
         """Note outcomes until ``closing`` is set."""
         consumer = self.queue.consumer(spec)
         while not closing.is_set():
-            deliveries = await consumer.fetch(SLOTS, wait=0.5)
+            deliveries = await consumer.fetch(self.slots, wait=0.5)
             at = time.monotonic()
             for delivery in deliveries:
                 result = decode_result(delivery.data)
@@ -108,8 +110,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(folder: Path) -> AsyncIterator[Rig]:
-    """A broker on a free port of the loopback interface, its data in ``folder``."""
+async def open_rig(folder: Path, *, slots: int = SLOTS, catalogue: Path | None = None) -> AsyncIterator[Rig]:
+    """A broker on a free port of the loopback interface, its data in ``folder``.
+
+    Args:
+        folder: an empty one.
+        slots: of the worker that will be there.
+        catalogue: the file that lists the worker's models; the bundled model alone unless given.
+    """
     port, config = Ports(folder / "ports.json").of("nats"), folder / "nats.json"
     account = nats.NatsAccount(name="benchmark", user="benchmark", password=_PASSWORD)
     nats.write_config(config, port=port, store_dir=folder / "jetstream", accounts=[account])
@@ -123,14 +131,15 @@ async def open_rig(folder: Path) -> AsyncIterator[Rig]:
         "DARKROOM_NATS_PASSWORD": account.password,
         "DARKROOM_STORAGE_URL": f"file://{folder}/objects",
         "DARKROOM_WEIGHTS_DIR": f"{folder}/weights",
-        "DARKROOM_MODELS": json.dumps([DEMO.id]),
+        "DARKROOM_CATALOGUE": str(catalogue or ""),
+        "DARKROOM_MODELS": json.dumps([] if catalogue else [DEMO.id]),
         "DARKROOM_WORKER_NAME": WORKER,
-        "DARKROOM_WORKER_SLOTS": str(SLOTS),
+        "DARKROOM_WORKER_SLOTS": str(slots),
     }
     async with running(nats.command(config).argv, env=os.environ, log=folder / "nats.log"):
         async with asyncio.timeout(_READY_SECONDS):
             queue = await Queue.connect_when_there(broker, name="benchmark")
-        rig, closing = Rig(queue, folder, env), asyncio.Event()
+        rig, closing = Rig(queue, folder, env, slots), asyncio.Event()
         ears = [asyncio.create_task(rig.listen(spec, closing)) for spec in (PREMIUM_RESULTS, NORMAL_RESULTS)]
         try:
             yield rig

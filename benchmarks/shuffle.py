@@ -1,32 +1,27 @@
 """Part ``random``: jobs that join, pause and are canceled at random, each picture compared with its own."""
 
 import asyncio
-import math
-import queue
 import random
 import resource
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import numpy as np
 from PIL import Image
 from prometheus_client import REGISTRY
 
+from benchmarks.likeness import SAME_DB, psnr
 from benchmarks.orders import DEMO, Orders
-from benchmarks.processes import BenchmarkError
 from benchmarks.report import Figure, at_least, at_most
 from benchmarks.rig import SLOTS
 from benchmarks.stock import StockPipeline
-from core.clock import now
-from core.lifecycle import Delivery, Scheduler, Tier
-from core.messages import Job, Parameters
+from benchmarks.studio import Studio, open_studio
+from core.lifecycle import Scheduler, Tier
+from core.messages import Parameters
 from gpu_worker.demo_model import WEIGHTS
-from gpu_worker.engine import Engine, Picture, Policy, pictures_of
+from gpu_worker.engine import Policy
 from gpu_worker.pipeline import best_placement
 
 KINDS: Final = 24
@@ -42,82 +37,53 @@ IDLE_SHARE: Final = 0.2
 UNDER_WAY: Final = 3 * SLOTS
 """Jobs at the most that are neither ended nor canceled at one time."""
 
-SAME_DB: Final = 50
-"""Peak signal-to-noise ratio, in dB, from which two pictures count as the same."""
-
 MEMORY_GROWTH: Final = 1.1
-_IDENTICAL_DB: Final = 99.0
-"""Stands for the infinite ratio of two pictures that are equal in every byte."""
-
 _PAUSE_SECONDS: Final = 0.4
 _LONGEST: Final = 900.0
 _LAST_SECONDS: Final = 30.0
 _GLANCE: Final = 0.005
 
 
-class Ears:
-    """Hears of every picture, on the engine's thread, and passes on what became of it."""
-
-    def __init__(self) -> None:
-        self.made: queue.SimpleQueue[tuple[UUID, Image.Image | Exception]] = queue.SimpleQueue()
-
-    def stepped(self, picture: Picture, step: int) -> None:
-        """See :class:`gpu_worker.engine.Listener`."""
-
-    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
-        """See :class:`gpu_worker.engine.Listener`."""
-        self.made.put((picture.job, made))
-
-
 class Shuffle:
-    """Jobs in a random order, at random moments, for one engine that serves on a thread of its own.
+    """Jobs in a random order, at random moments.
 
     Args:
-        engine: with the bundled model.
+        studio: an engine with the bundled model.
         kinds: what to ask for.
         alone: each of ``kinds`` as the stock pipeline makes it.
         seed: decides everything but the moments.
     """
 
     def __init__(
-        self, engine: Engine, kinds: Sequence[Parameters], alone: Sequence[Image.Image], *, seed: int
+        self, studio: Studio, kinds: Sequence[Parameters], alone: Sequence[Image.Image], *, seed: int
     ) -> None:
-        self._engine = engine
+        self._studio = studio
         self._kinds = kinds
         self._alone = alone
         self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self._ears = Ears()
         self._under_way: dict[UUID, int] = {}
         self.submitted = 0
         self.likeness: list[float] = []
         """Of every finished picture to the one made alone, in dB."""
         self.canceled = 0
         self.resident: list[int] = []
-        """Bytes of this process that are in memory, each time that a job was submitted."""
+        """Bytes of this process that are in memory, each time that jobs were submitted, and at the end."""
 
     def run(self, count: int) -> None:
         """Submit ``count`` jobs, about a tenth of which are canceled, and wait until nothing is under way."""
-        closing = threading.Event()
-        serving = threading.Thread(target=self._engine.serve, args=(closing,))
-        serving.start()
         deadline = time.monotonic() + _LONGEST
-        try:
-            while self.submitted < count and time.monotonic() < deadline:
-                self._submit(min(self._chance.randint(1, 4), count - self.submitted))
-                self.resident.append(_resident())
-                if self._chance.random() < IDLE_SHARE:
-                    time.sleep(self._chance.uniform(0, _PAUSE_SECONDS))
-                while len(self._under_way) >= UNDER_WAY and time.monotonic() < deadline:
-                    self._cancel_some()
-                    self._compare()
-            deadline = time.monotonic() + _LAST_SECONDS
-            while self._under_way and time.monotonic() < deadline:
-                self._compare()
+        while self.submitted < count and time.monotonic() < deadline:
+            self._submit(min(self._chance.randint(1, 4), count - self.submitted))
             self.resident.append(_resident())
-        finally:
-            closing.set()
-            self._engine.wake()
-            serving.join()
+            if self._chance.random() < IDLE_SHARE:
+                time.sleep(self._chance.uniform(0, _PAUSE_SECONDS))
+            while len(self._under_way) >= UNDER_WAY and time.monotonic() < deadline:
+                self._cancel_some()
+                self._compare()
+        deadline = time.monotonic() + _LAST_SECONDS
+        while self._under_way and time.monotonic() < deadline:
+            self._compare()
+        self.resident.append(_resident())
 
     @property
     def lost(self) -> int:
@@ -128,34 +94,24 @@ class Shuffle:
         for _ in range(count):
             kind = self._chance.randrange(len(self._kinds))
             tier = self._chance.choice((Tier.NORMAL, Tier.NORMAL, Tier.PREMIUM))
-            job = Job(
-                id=uuid4(),
-                tier=tier,
-                delivery=Delivery.DOWNLOAD,
-                parameters=self._kinds[kind],
-                accepted_at=now(),
-            )
-            self._under_way[job.id] = kind
+            self._under_way[self._studio.submit(self._kinds[kind], tier=tier)] = kind
             self.submitted += 1
-            for picture in pictures_of(job):
-                self._engine.submit(picture, self._ears)
 
     def _cancel_some(self) -> None:
         if self.canceled < CANCELED_SHARE * self.submitted:
             victim = self._chance.choice(list(self._under_way))
             del self._under_way[victim]
             self.canceled += 1
-            self._engine.cancel(victim)
+            self._studio.cancel(victim)
 
     def _compare(self) -> None:
         """Wait a moment for a picture, and hold it against the one made alone."""
-        with suppress(queue.Empty):
-            job, made = self._ears.made.get(timeout=_GLANCE)
-            if isinstance(made, Exception):
-                raise BenchmarkError(f"a picture failed: {made!r}") from made
-            # One that was canceled may have been finished at that very moment.
-            if (kind := self._under_way.pop(job, None)) is not None:
-                self.likeness.append(_psnr(made, self._alone[kind]))
+        if (found := self._studio.ears.next(seconds=_GLANCE)) is None:
+            return
+        job, made = found
+        # One that was canceled may have been finished at that very moment.
+        if (kind := self._under_way.pop(job, None)) is not None:
+            self.likeness.append(psnr(made, self._alone[kind]))
 
 
 async def measure(_: Path, *, jobs: int) -> list[Figure]:
@@ -167,10 +123,10 @@ def _measure(jobs: int) -> list[Figure]:
     kinds = _kinds()
     stock = StockPipeline()
     alone = [stock.make([kind])[0] for kind in kinds]
-    engine = Engine(placement=best_placement(), policy=Policy(capacity=SLOTS, batch_share=2, patience=20))
-    engine.load(DEMO, WEIGHTS)
-    shuffle = Shuffle(engine, kinds, alone, seed=5)
-    shuffle.run(jobs)
+    policy = Policy(capacity=SLOTS, batch_share=2, patience=20)
+    with open_studio(DEMO, WEIGHTS, placement=best_placement(), policy=policy) as studio:
+        shuffle = Shuffle(studio, kinds, alone, seed=5)
+        shuffle.run(jobs)
     quarter = shuffle.resident[len(shuffle.resident) // 4]
     note = f"{len(shuffle.likeness)} pictures, {shuffle.canceled} jobs canceled, {KINDS} kinds"
     return [
@@ -209,12 +165,6 @@ def _kinds() -> list[Parameters]:
             )
         )
     return kinds
-
-
-def _psnr(first: Image.Image, second: Image.Image) -> float:
-    """Peak signal-to-noise ratio, 10 log10(255² / mean squared error), in dB."""
-    error = np.mean((np.asarray(first, dtype=float) - np.asarray(second, dtype=float)) ** 2)
-    return _IDENTICAL_DB if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def _resident() -> int:

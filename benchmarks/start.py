@@ -23,9 +23,9 @@ async def measure(folder: Path, *, rounds: int) -> list[Figure]:
         for number in range(rounds):
             home = folder / f"home-{number}"
             home.mkdir()
-            forget_files()
-            cold.append(await _seconds(rig, home))
-            warm.append(await _seconds(rig, home))
+            forget_files(WEIGHTS)
+            cold.append(await seconds_to_ready(rig, home))
+            warm.append(await seconds_to_ready(rig, home))
     return [
         Figure(
             name="cold start",
@@ -37,10 +37,10 @@ async def measure(folder: Path, *, rounds: int) -> list[Figure]:
     ]
 
 
-def forget_files() -> None:
+def forget_files(weights: Path) -> None:
     """Ask the kernel to drop weights and libraries from its memory; it keeps what a process has mapped."""
     packages = Path(sysconfig.get_path("purelib"))
-    folders = [WEIGHTS, *(packages / name for name in _LIBRARIES)]
+    folders = [weights, *(packages / name for name in _LIBRARIES)]
     for path in (file for folder in folders for file in folder.rglob("*") if file.is_file()):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -49,14 +49,14 @@ def forget_files() -> None:
             os.close(descriptor)
 
 
-async def _seconds(rig: Rig, home: Path) -> float:
+async def seconds_to_ready(rig: Rig, home: Path) -> float:
     """Until the first heartbeat of a worker that keeps everything in ``home``."""
     env = {
         **rig.env,
         "HOME": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
-        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
         "DARKROOM_WEIGHTS_DIR": str(home / "weights"),
+        "DARKROOM_WORKER_COMPILE_DIR": str(home / "compiled"),
     }
     began = time.monotonic()
     async with running(

@@ -1,30 +1,45 @@
 """The reference: diffusers' own pipeline, as anybody would call it."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils.logging import disable_progress_bar
 from PIL import Image
 
 from core.lifecycle import Scheduler
 from core.messages import Parameters
 from gpu_worker.demo_model import WEIGHTS
-from gpu_worker.pipeline import best_placement, make_scheduler
+from gpu_worker.pipeline import Placement, best_placement, make_scheduler
 
 
 class StockPipeline:
-    """The bundled model in diffusers' pipeline, with the worker's precision and threads."""
+    """A model in diffusers' pipeline as it comes, with the threads that the worker uses.
 
-    def __init__(self) -> None:
+    Args:
+        folder: of the weights; the bundled model's unless given.
+        family: which pipeline.
+        placement: the worker's own unless given.
+    """
+
+    def __init__(
+        self,
+        folder: Path = WEIGHTS,
+        *,
+        family: Literal["sd1", "sdxl"] = "sd1",
+        placement: Placement | None = None,
+    ) -> None:
         disable_progress_bar()
-        placement = best_placement()
-        self._pipeline: Any = StableDiffusionPipeline.from_pretrained(
-            WEIGHTS, use_safetensors=True, dtype=placement.dtype
+        placement = placement or best_placement()
+        kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+        extra = {"add_watermarker": False} if family == "sdxl" else {}
+        self.pipeline: Any = kind.from_pretrained(
+            folder, use_safetensors=True, dtype=placement.dtype, **extra
         ).to(placement.device)
-        self._pipeline.set_progress_bar_config(disable=True)
-        self._config = dict(self._pipeline.scheduler.config)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._config = dict(self.pipeline.scheduler.config)
         self._schedulers: dict[tuple[Scheduler, int], Any] = {}
 
     def make(self, asked: Sequence[Parameters]) -> list[Image.Image]:
@@ -33,8 +48,8 @@ class StockPipeline:
         It takes one size, sampler, guidance and number of steps: the first one's, and the most steps.
         """
         first, steps = asked[0], max(one.steps for one in asked)
-        self._pipeline.scheduler = self._scheduler(first.scheduler, steps)
-        made: list[Image.Image] = self._pipeline(
+        self.pipeline.scheduler = self._scheduler(first.scheduler, steps)
+        made: list[Image.Image] = self.pipeline(
             [one.prompt for one in asked],
             negative_prompt=[one.negative_prompt for one in asked],
             width=first.width,

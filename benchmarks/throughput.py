@@ -70,11 +70,12 @@ async def saturate(rig: Rig, asked: Sequence[Parameters]) -> float:
     All of it is published beforehand, and more, so that no slot is empty while time counts: from the first
     full batch of pictures on.
     """
-    filling = [*asked[:SLOTS], *asked, *asked[:SLOTS]]
+    slots = rig.slots
+    filling = [*asked[:slots], *asked, *asked[:slots]]
     futures = await rig.publish(filling, tier=Tier.NORMAL)
     async with asyncio.timeout(LONGEST_ROUND):
         moments = sorted(await asyncio.gather(*futures))
-    return len(asked) / (moments[SLOTS + len(asked) - 1] - moments[SLOTS - 1])
+    return len(asked) / (moments[slots + len(asked) - 1] - moments[slots - 1])
 
 
 def stock_rate(stock: StockPipeline, asked: Sequence[Parameters], size: int) -> float:
