@@ -50,7 +50,7 @@ class Explorer:
     async def run(self) -> dict[str, Any]:
         """Run the operation of the tab, and wait until it has ended."""
         await self.page.get_by_role("button", name=re.compile("^Execute query")).click()
-        await self.page.get_by_role("button", name=re.compile("^Execute query")).wait_for(timeout=20_000)
+        await self.page.get_by_role("button", name=re.compile("^Execute query")).wait_for(timeout=60_000)
         await self.page.wait_for_function(
             """() => {
               const model = __MONACO.editor.getModels().find(m => m.uri.path.endsWith('response.json'));
@@ -67,7 +67,7 @@ class Explorer:
 @pytest.fixture
 async def explorer(browser: Browser, stack: Stack) -> AsyncIterator[Explorer]:
     page = await browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(30_000)
     explorer = Explorer(page, stack.urls[0])
     await explorer.open()
     yield explorer
