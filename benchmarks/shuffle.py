@@ -123,7 +123,7 @@ def _measure(jobs: int) -> list[Figure]:
     kinds = _kinds()
     stock = StockPipeline()
     alone = [stock.make([kind])[0] for kind in kinds]
-    policy = Policy(capacity=SLOTS, batch_share=2, patience=20)
+    policy = Policy(capacity=SLOTS, fill=4, patience=20)
     with open_studio(DEMO, WEIGHTS, placement=best_placement(), policy=policy) as studio:
         shuffle = Shuffle(studio, kinds, alone, seed=5)
         shuffle.run(jobs)

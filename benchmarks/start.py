@@ -56,7 +56,7 @@ async def seconds_to_ready(rig: Rig, home: Path) -> float:
         "HOME": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
         "DARKROOM_WEIGHTS_DIR": str(home / "weights"),
-        "DARKROOM_WORKER_COMPILE_DIR": str(home / "compiled"),
+        "DARKROOM_WORKER_KERNEL_DIR": str(home / "kernels"),
     }
     began = time.monotonic()
     async with running(

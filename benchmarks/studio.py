@@ -16,7 +16,7 @@ from core.catalogue import ModelEntry
 from core.clock import now
 from core.lifecycle import Delivery, Tier
 from core.messages import Job, Parameters
-from gpu_worker.engine import Compilation, Engine, Picture, Policy, pictures_of
+from gpu_worker.engine import Engine, Picture, Policy, pictures_of
 from gpu_worker.pipeline import Placement
 
 _LONGEST_PICTURE: Final = 300.0
@@ -106,10 +106,10 @@ def open_studio(
     *,
     placement: Placement,
     policy: Policy,
-    compilation: Compilation | None = None,
+    buckets: Sequence[int] = (),
 ) -> Iterator[Studio]:
     """An engine with one model, whose weights are in ``folder``, warm and at work."""
-    engine = Engine(placement=placement, policy=policy, compilation=compilation)
+    engine = Engine(placement=placement, policy=policy, buckets=buckets)
     engine.offer(model, folder)
     # Whatever was compiled belongs to the thread that warmed it up.
     engine.thread.submit(engine.warm_up).result()

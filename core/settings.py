@@ -82,6 +82,32 @@ class LimitSettings(SettingsGroup):
     signup_attempts_per_hour: int = Field(default=20, ge=1)
 
 
+class DocumentSettings(SettingsGroup):
+    """How large a GraphQL document may be, fragments counted as often as they are spread.
+
+    ``document_tokens`` are words and brackets, ``document_depth`` fields inside one another, and
+    ``document_repeats`` how often one name may be asked for in one place.
+    """
+
+    document_tokens: int = Field(default=2000, ge=1)
+    document_depth: int = Field(default=16, ge=1)
+    document_fields: int = Field(default=600, ge=1)
+    document_aliases: int = Field(default=30, ge=0)
+    document_directives: int = Field(default=30, ge=0)
+    document_repeats: int = Field(default=20, ge=1)
+
+    @property
+    def measures(self) -> dict[str, int]:
+        """The limits of what a document expands to, by what they limit."""
+        return {
+            "depth": self.document_depth,
+            "fields": self.document_fields,
+            "aliases": self.document_aliases,
+            "directives": self.document_directives,
+            "repeats": self.document_repeats,
+        }
+
+
 class CatalogueSettings(SettingsGroup):
     """Which models there are: the shipped catalogue unless a file is named, and all of it unless some are."""
 

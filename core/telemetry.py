@@ -38,7 +38,7 @@ TICK_SECONDS: Final = Histogram(
 )
 UNET_ROWS: Final = Counter(
     "darkroom_unet_rows_total",
-    "Rows of the U-Net's batches: of pictures, and added to fill a compiled size",
+    "Rows of the U-Net's batches: of pictures, and added to fill a recorded size",
     ["kind"],
 )
 QUEUE_SECONDS: Final = Histogram(
@@ -51,6 +51,9 @@ MODEL_BYTES: Final = Gauge("darkroom_model_bytes", "Weights of the models on the
 SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a step together")
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
+DOCUMENTS_REFUSED: Final = Counter(
+    "darkroom_documents_refused_total", "GraphQL documents that were too large, by the limit", ["limit"]
+)
 REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)

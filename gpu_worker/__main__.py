@@ -10,9 +10,9 @@ from core.catalogue import offered_models
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.storage import Storage
-from gpu_worker.engine import Compilation, Engine, Policy, with_cuda_graphs
-from gpu_worker.pipeline import Placement, best_placement
-from gpu_worker.settings import GpuWorkerSettings, WorkerSettings
+from gpu_worker.engine import Engine, Policy
+from gpu_worker.pipeline import best_placement
+from gpu_worker.settings import GpuWorkerSettings
 from gpu_worker.weights import WeightsStore
 from gpu_worker.worker import Worker
 
@@ -32,17 +32,19 @@ def main() -> int:
 async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
     telemetry.serve_metrics(settings.telemetry)
+    # Read when the first kernel is built. A restart, or another worker that shares the folder, finds it.
+    os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker.worker_kernel_dir))
     placement = best_placement(settings.worker.worker_precision)
     policy = Policy(
         capacity=settings.worker.worker_slots,
-        batch_share=settings.worker.worker_batch_share,
+        fill=settings.worker.worker_premium_fill,
         patience=settings.worker.worker_patience,
     )
     engine = Engine(
         placement=placement,
         policy=policy,
         model_memory=settings.worker.worker_model_memory or None,
-        compilation=_compilation(settings.worker, placement),
+        buckets=settings.worker.buckets if settings.worker.worker_fusion else (),
     )
     await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
     queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
@@ -68,16 +70,6 @@ def _warm_up(engine: Engine, settings: GpuWorkerSettings) -> None:
     for entry in offered.choose(settings.worker.worker_models, named_by="DARKROOM_WORKER_MODELS").models:
         engine.offer(entry, weights.ensure(entry))
     engine.warm_up()
-
-
-def _compilation(settings: WorkerSettings, placement: Placement) -> Compilation | None:
-    """How U-Nets are compiled: on CUDA, where it is wanted. On a CPU it takes a compiler and gains little."""
-    if placement.device.type != "cuda" or not settings.worker_compile:
-        return None
-    # Read when something is first compiled. A restart, or another worker that shares the folder, finds it.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.worker_compile_dir / "inductor"))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker_compile_dir / "triton"))
-    return Compilation(buckets=settings.buckets, compiler=with_cuda_graphs)
 
 
 if __name__ == "__main__":

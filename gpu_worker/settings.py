@@ -25,37 +25,34 @@ def _default_name() -> str:
 class WorkerSettings(SettingsGroup):
     """How one worker works.
 
-    ``worker_slots`` is how many pictures take a step at once, ``worker_batch_share`` how many batch pictures
-    may join a step of premium ones, and ``worker_patience`` after how many steps without the batch tier it
-    gets one to itself. ``worker_models`` names the catalogue's entries that it offers, all of them when
-    empty, and ``worker_model_memory`` is how many bytes of the device those may take that are loaded at a
-    time, without limit when 0. ``worker_precision`` is that of the weights, by default what suits the
-    device. ``worker_compile`` has U-Nets compiled on CUDA, for batches of as many rows as ``worker_buckets``
-    says (a guided picture has two rows; by default 2, 4, 8 and so on up to what the slots need), and
-    ``worker_compile_dir`` keeps what was compiled. ``worker_drain_seconds`` is how long the pictures under
-    way may still take once it is told to stop.
+    ``worker_slots`` is how many pictures take a step at once. A step with fewer premium pictures than
+    ``worker_premium_fill`` is filled up to so many with the batch tier's, and after ``worker_patience`` steps
+    without it the batch tier gets one to itself. ``worker_models`` names the catalogue's entries that it
+    offers, all of them when empty, and ``worker_model_memory`` is how many bytes of the device those may take
+    that are loaded at a time, without limit when 0. ``worker_precision`` is that of the weights, by default
+    what suits the device. ``worker_fusion`` has models run on CUDA through our own kernels and CUDA graphs,
+    which are recorded for batches of as many rows as ``worker_buckets`` says (a guided picture has two; by
+    default one row, and every size that guided pictures have), and ``worker_kernel_dir`` keeps the kernels.
+    ``worker_drain_seconds`` is how long the pictures under way may still take once it is told to stop.
     """
 
     worker_name: str = Field(default_factory=_default_name, pattern=r"^[\w-]+$")
     weights_dir: Path = Path.home() / ".cache" / "darkroom" / "weights"
     worker_slots: int = Field(default=8, ge=1)
-    worker_batch_share: int = Field(default=0, ge=0)
+    worker_premium_fill: int = Field(default=0, ge=0)
     worker_patience: int = Field(default=100, ge=1)
     worker_models: tuple[str, ...] = ()
     worker_model_memory: ByteSize = Field(default=ByteSize(0), ge=0)
     worker_precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    worker_compile: bool = True
+    worker_fusion: bool = True
     worker_buckets: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    worker_compile_dir: Path = Path.home() / ".cache" / "darkroom" / "compiled"
+    worker_kernel_dir: Path = Path.home() / ".cache" / "darkroom" / "kernels"
     worker_drain_seconds: float = Field(default=7, ge=0)
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """The sizes to compile for, in rows, smallest first: up to two rows for each slot."""
-        if self.worker_buckets:
-            return tuple(sorted(set(self.worker_buckets)))
-        doublings = range(1, (2 * self.worker_slots - 1).bit_length())
-        return (*(2**power for power in doublings), 2 * self.worker_slots)
+        """The sizes to record, in rows, smallest first: up to two rows for each slot."""
+        return tuple(sorted(set(self.worker_buckets))) or (1, *range(2, 2 * self.worker_slots + 1, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

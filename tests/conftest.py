@@ -44,6 +44,12 @@ from tests.stack import stack
 
 __all__ = ["stack"]
 
+# Read when torch is first imported. Several processes compute at once here, and threads of OpenMP that spin
+# while they wait for each other take the cores that the others need: a step then takes four times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 NATS_ACCOUNTS = 400
 PASSWORD = "for the tests only"
 TEMPLATE = "darkroom_template"

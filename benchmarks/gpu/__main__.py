@@ -1,10 +1,10 @@
 """``python -m benchmarks.gpu --part N``: the engine on one GPU, with models of the true shapes.
 
-1 diffusers' pipeline as it comes, 2 the same compiled, 3 our engine in this process when it never lacks work,
-4 the whole worker likewise, 5 premium latency, 6 likeness to the pipeline's pictures, 7 cold start and warm
-restart. The weights are random, so nothing is downloaded. With one model at a time a part should take less
-than eight minutes on an H100 or H200. Every figure is a line of JSON, appended to --out as soon as it is
-known. With --tiny it runs anywhere, on models that are too small to tell anything.
+1 diffusers' pipeline as it comes, 2 the same compiled, 3 the whole worker when it never lacks work, 4 premium
+latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart. The weights are random, so
+nothing is downloaded. With one model at a time a part should take less than eight minutes on an H100 or H200.
+Every figure is a line of JSON, appended to --out as soon as it is known. With --tiny it runs anywhere, on
+models that are too small to tell anything.
 """
 
 import argparse
@@ -23,11 +23,10 @@ from core.settings import TelemetrySettings
 PARTS: Final[dict[int, Callable[[Bench], None]]] = {
     1: stock.plain,
     2: stock.compiled,
-    3: engine.saturated,
-    4: worker.saturated,
-    5: worker.premium,
-    6: engine.likeness,
-    7: worker.starts,
+    3: worker.saturated,
+    4: worker.premium,
+    5: engine.likeness,
+    6: worker.starts,
 }
 
 
@@ -36,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu", description=__doc__)
     parser.add_argument("--part", type=int, nargs="+", choices=PARTS, required=True)
     parser.add_argument("--model", nargs="+", choices=TRUE, default=list(TRUE), help="both by default")
-    parser.add_argument("--slots", type=int, default=SLOTS, help="of the worker, in parts 4, 5 and 7")
+    parser.add_argument("--slots", type=int, default=SLOTS, help="of the worker, in parts 3, 4 and 6")
     parser.add_argument("--tiny", action="store_true", help="a dry run")
     parser.add_argument("--store", type=Path, required=True, help="folder for weights and compiled code")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")

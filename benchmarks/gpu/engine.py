@@ -1,4 +1,4 @@
-"""Parts 3 and 6: our engine in this process."""
+"""Part 5: our engine in this process."""
 
 import itertools
 import statistics
@@ -15,39 +15,11 @@ from benchmarks.studio import open_studio
 from core.lifecycle import Scheduler
 from core.messages import Parameters
 from gpu_worker.demo_model import WEIGHTS
-from gpu_worker.engine import Compilation, Policy, with_cuda_graphs
+from gpu_worker.engine import Policy
 from gpu_worker.pipeline import Placement
+from gpu_worker.settings import WorkerSettings
 
-_ROUNDS = 3
 _MIXED_STEPS = (4, 12)
-
-
-def saturated(bench: Bench) -> None:
-    """Pictures a second when every slot is always taken, for several numbers of slots."""
-    for subject in bench.subjects():
-        stock = subject.stock(bench.placement)
-        flops = bench.flops(subject, stock)
-        del stock
-        for slots in (2,) if bench.tiny else (8, 16):
-            bench.clear()
-            with open_studio(
-                subject.entry,
-                subject.folder,
-                placement=bench.placement,
-                policy=_policy(slots),
-                compilation=_compilation(bench.placement, slots),
-            ) as studio:
-                asked = subject.orders().parameters((_ROUNDS + 2) * slots)
-                _, moments = studio.make(asked)
-            # The first slots fill up and the last ones run empty: neither counts.
-            rate = _ROUNDS * slots / (moments[(_ROUNDS + 1) * slots - 1] - moments[slots - 1])
-            bench.record(
-                "engine",
-                subject.id,
-                slots=slots,
-                images_per_second=rate,
-                **bench.arithmetic(rate, flops),
-            )
 
 
 def likeness(bench: Bench) -> None:
@@ -76,7 +48,7 @@ def _compare(bench: Bench, subject: Subject, placement: Placement, single: Seque
         subject.folder,
         placement=placement,
         policy=_policy(len(mixed)),
-        compilation=_compilation(placement, len(mixed)),
+        buckets=_buckets(len(mixed)),
     ) as studio:
         made, _ = studio.make(mixed)
     bench.record(
@@ -113,11 +85,9 @@ def _mixed(subject: Subject) -> list[Parameters]:
 
 
 def _policy(slots: int) -> Policy:
-    return Policy(capacity=slots, batch_share=0, patience=100)
+    return Policy(capacity=slots, fill=0, patience=100)
 
 
-def _compilation(placement: Placement, slots: int) -> Compilation | None:
-    """As the worker does it, for a single picture and for full ticks alone: each size takes its time."""
-    if placement.device.type != "cuda":
-        return None
-    return Compilation(buckets=(2, 2 * slots), compiler=with_cuda_graphs)
+def _buckets(slots: int) -> Sequence[int]:
+    """As the worker has them by default."""
+    return WorkerSettings(worker_slots=slots).buckets

@@ -1,4 +1,4 @@
-"""Parts 4, 5 and 7: the whole worker, a process of its own that takes its jobs from JetStream."""
+"""Parts 3, 4 and 6: the whole worker, a process of its own that takes its jobs from JetStream."""
 
 import asyncio
 import tempfile
@@ -114,5 +114,5 @@ async def _open_rig(bench: Bench, subject: Subject) -> AsyncIterator[Rig]:
         write_catalogue(subject.entry, folder / "catalogue.toml")
         async with open_rig(folder, slots=bench.slots, catalogue=folder / "catalogue.toml") as rig:
             # Kept from part to part, as from restart to restart.
-            rig.env["DARKROOM_WORKER_COMPILE_DIR"] = str(bench.store / "compiled")
+            rig.env["DARKROOM_WORKER_KERNEL_DIR"] = str(bench.store / "kernels")
             yield rig

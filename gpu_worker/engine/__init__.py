@@ -1,16 +1,13 @@
 """Step-level continuous batching: pictures join and leave a running batch between two steps of denoising."""
 
-from gpu_worker.engine.denoiser import Compilation, with_cuda_graphs
 from gpu_worker.engine.engine import Engine
 from gpu_worker.engine.policy import Policy
 from gpu_worker.engine.slots import Listener, Picture, pictures_of
 
 __all__ = [
-    "Compilation",
     "Engine",
     "Listener",
     "Picture",
     "Policy",
     "pictures_of",
-    "with_cuda_graphs",
 ]

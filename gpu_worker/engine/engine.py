@@ -21,7 +21,6 @@ from core.lifecycle import Tier
 from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
 from gpu_worker.engine.aside import aside_on
-from gpu_worker.engine.denoiser import Compilation
 from gpu_worker.engine.model import Model, Pixels
 from gpu_worker.engine.policy import Policy
 from gpu_worker.engine.residency import Residency
@@ -46,7 +45,7 @@ class Engine:
         placement: where and in which precision.
         policy: who takes part in a tick.
         model_memory: bytes that the models may take on the device together; none is no limit.
-        compilation: how the U-Nets are compiled, if they are.
+        buckets: see :class:`gpu_worker.engine.model.Model`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Engine:
         placement: Placement,
         policy: Policy,
         model_memory: int | None = None,
-        compilation: Compilation | None = None,
+        buckets: Sequence[int] = (),
     ) -> None:
         # CUDA graphs are replayed on the thread that recorded them.
         self.thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -63,7 +62,7 @@ class Engine:
         self._shelf = Shelf(
             placement=placement,
             residency=Residency(budget=model_memory, patience=policy.patience),
-            compilation=compilation,
+            buckets=buckets,
         )
         self._aside = aside_on(placement.device)
         # Reading a large model takes seconds, and nobody's decoding is to wait for that.

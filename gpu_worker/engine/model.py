@@ -11,7 +11,8 @@ from PIL import Image
 
 from core.catalogue import SIZE_STEP, HubSource, ModelEntry
 from core.errors import DarkroomError, GenerationFailedError, GenerationRejectedError
-from gpu_worker.engine.denoiser import Compilation, Denoiser
+from gpu_worker.engine.denoiser import CudaGraphs, Denoiser
+from gpu_worker.engine.fusion import fuse
 from gpu_worker.engine.preview import LatentColours, NoiseSchedule
 from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
@@ -35,9 +36,16 @@ class Model:
     """
 
     def __init__(
-        self, entry: ModelEntry, folder: Path, placement: Placement, compilation: Compilation | None = None
+        self, entry: ModelEntry, folder: Path, placement: Placement, buckets: Sequence[int] = ()
     ) -> None:
         """Load ``entry`` from its weights in ``folder``.
+
+        Args:
+            entry: which model.
+            folder: in diffusers' layout.
+            placement: where and in which precision.
+            buckets: on CUDA, the sizes of a batch in rows for which the U-Net is recorded; where there are
+                none, all of it runs as diffusers has it.
 
         Raises:
             WeightsError: the files do not fit together.
@@ -55,15 +63,19 @@ class Model:
         if self._vae.dtype == torch.float16 and self._vae.config.force_upcast:
             # Its activations leave the range of half precision.
             self._vae.to(torch.float32)
-        if placement.device.type == "cpu" or compilation:
-            # On CUDA this pays only together with compiling.
+        recorder = None
+        if placement.device.type == "cpu":
             self._unet.to(memory_format=torch.channels_last)
-        self._vae.to(memory_format=torch.channels_last)
-        self._denoiser = Denoiser(self._unet, compilation)
+            self._vae.to(memory_format=torch.channels_last)
+        elif buckets:
+            fuse(self._unet)
+            fuse(self._vae)
+            recorder = CudaGraphs()
+        self._denoiser = Denoiser(self._unet, recorder=recorder, buckets=buckets)
 
     @torch.inference_mode()
     def warm_up(self, slot: Slot) -> None:
-        """Compile, where that is asked for, what pictures of the shape of ``slot`` need."""
+        """Record, where that is asked for, what pictures of the shape of ``slot`` need."""
         tick = Tick([slot.step], device=self._device)
         inputs = tick.model_input(slot.latents[None]).to(self._unet.dtype)
         self._denoiser.warm_up(self._rows([slot], inputs, tick.timesteps, self._sent(torch.zeros(1).long())))

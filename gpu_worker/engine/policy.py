@@ -37,15 +37,15 @@ class Policy:
 
     Attributes:
         capacity: pictures in one tick at the most.
-        batch_share: batch pictures that may join a tick with premium ones: each makes it a little longer for
-            them, and keeps the device fuller.
+        fill: a tick with fewer premium pictures is filled up to so many with batch ones. That keeps the
+            device fuller, and makes no tick of premium ones longer than one of so many pictures.
         patience: ticks after which the batch tier gets one to itself, however much premium waits. So the
             batch pictures of a shape stand still for at most ``patience`` ticks and two for each shape under
             way. With nobody else there, so does no shape of any tier for longer than there are shapes.
     """
 
     capacity: int
-    batch_share: int
+    fill: int
     patience: int
 
     def choose(
@@ -73,7 +73,7 @@ class Policy:
             # Its turn has come: batch fills the tick, and premium pictures of the shape take what is left.
             chosen = batch[:room]
             return [*premium[: room - len(chosen)], *chosen]
-        return [*premium, *batch[: min(self.batch_share, room - len(premium))]]
+        return [*premium, *batch[: max(0, min(self.fill, room) - len(premium))]]
 
     def _leaders(self, slots: Sequence[_Slot], tick: int) -> list[_Slot]:
         """The slots whose shape is next: all of one tier and one shape."""

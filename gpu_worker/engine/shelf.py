@@ -4,7 +4,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,6 @@ import torch
 from core.catalogue import ModelEntry
 from core.errors import ConfigurationError
 from core.telemetry import MODEL_BYTES
-from gpu_worker.engine.denoiser import Compilation
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.residency import Residency, Resident
 from gpu_worker.engine.slots import Demand
@@ -38,12 +37,10 @@ class _Placed:
 class Shelf:
     """Keeps models within the device's memory. For the engine's thread, but for ``load``."""
 
-    def __init__(
-        self, *, placement: Placement, residency: Residency, compilation: Compilation | None
-    ) -> None:
+    def __init__(self, *, placement: Placement, residency: Residency, buckets: Sequence[int]) -> None:
         self._placement = placement
         self._residency = residency
-        self._compilation = compilation
+        self._buckets = buckets
         self._offered: dict[str, tuple[ModelEntry, Path]] = {}
         self._sizes: dict[str, int] = {}
         self._placed: dict[str, _Placed] = {}
@@ -136,7 +133,7 @@ class Shelf:
         """
         began = time.monotonic()
         entry, folder = self._offered[model]
-        loaded = Model(entry, folder, self._placement, self._compilation)
+        loaded = Model(entry, folder, self._placement, self._buckets)
         log.info(
             "engine.loaded",
             model=model,

@@ -33,7 +33,7 @@ def demo_entry() -> ModelEntry:
 
 @pytest.fixture(scope="session")
 def engine(demo_entry: ModelEntry, model_folder: Path) -> Engine:
-    policy = Policy(capacity=8, batch_share=0, patience=100)
+    policy = Policy(capacity=8, fill=0, patience=100)
     engine = Engine(placement=Placement(torch.device("cpu"), torch.float32), policy=policy)
     engine.offer(demo_entry, model_folder)
     engine.warm_up()

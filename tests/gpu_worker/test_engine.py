@@ -29,7 +29,7 @@ from gpu_worker.pipeline import Placement, best_placement, make_scheduler
 from tests.gpu_worker.tiny_model import build_xl
 
 CPU = Placement(torch.device("cpu"), torch.float32)
-POLICY = Policy(capacity=8, batch_share=0, patience=100)
+POLICY = Policy(capacity=8, fill=0, patience=100)
 BUNDLED = Path(gpu_worker.demo_model.__file__).parent / "weights"
 SAME_DB = 50
 """Peak signal-to-noise ratio, in dB, from which two pictures count as the same."""
@@ -210,7 +210,7 @@ def test_joining_pausing_and_canceling_at_random_changes_no_picture(engine: Engi
 def test_a_premium_picture_joins_at_the_next_step_and_batch_waits_for_it(
     demo_entry: ModelEntry, model_folder: Path
 ) -> None:
-    engine = Engine(placement=CPU, policy=Policy(capacity=2, batch_share=0, patience=100))
+    engine = Engine(placement=CPU, policy=Policy(capacity=2, fill=0, patience=100))
     engine.offer(demo_entry, model_folder)
     ears = Ears()
     batch = [picture(seed=n, tier=Tier.NORMAL, steps=10) for n in range(2)]

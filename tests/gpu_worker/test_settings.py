@@ -7,9 +7,11 @@ from gpu_worker.settings import WorkerSettings
 
 @pytest.mark.parametrize(
     ("slots", "buckets"),
-    [(1, (2,)), (2, (2, 4)), (3, (2, 4, 6)), (8, (2, 4, 8, 16)), (12, (2, 4, 8, 16, 24))],
+    [(1, (1, 2)), (2, (1, 2, 4)), (8, (1, 2, 4, 6, 8, 10, 12, 14, 16))],
 )
-def test_buckets_double_up_to_two_rows_for_each_slot(slots: int, buckets: tuple[int, ...]) -> None:
+def test_every_size_of_guided_pictures_has_a_bucket_and_one_row_has(
+    slots: int, buckets: tuple[int, ...]
+) -> None:
     assert WorkerSettings(worker_slots=slots).buckets == buckets
 
 

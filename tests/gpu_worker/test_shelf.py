@@ -31,7 +31,7 @@ def of_both(engine: Engine, demo_entry: ModelEntry, model_folder: Path) -> Engin
 @pytest.fixture
 def cramped(demo_entry: ModelEntry, model_folder: Path) -> Engine:
     """An engine of two models with room for one."""
-    policy = Policy(capacity=4, batch_share=0, patience=PATIENCE)
+    policy = Policy(capacity=4, fill=0, patience=PATIENCE)
     engine = Engine(placement=CPU, policy=policy, model_memory=48_000_000)
     return of_both(engine, demo_entry, model_folder)
 
@@ -56,7 +56,7 @@ def test_the_least_recently_used_model_leaves_and_comes_back_the_same(cramped: E
 
 
 def test_where_there_is_room_for_both_both_stay(demo_entry: ModelEntry, model_folder: Path) -> None:
-    policy = Policy(capacity=4, batch_share=0, patience=PATIENCE)
+    policy = Policy(capacity=4, fill=0, patience=PATIENCE)
     engine = of_both(Engine(placement=CPU, policy=policy), demo_entry, model_folder)
     make(engine, picture(), picture(model=TINY))
     assert loaded(engine) == [BUNDLED_ID, TINY]
@@ -111,7 +111,7 @@ def turns(ears: Ears, models: dict[UUID, str]) -> int:
 def test_a_model_that_does_not_load_fails_its_own_pictures_and_no_others(
     demo_entry: ModelEntry, own_model_folder: Path, model_folder: Path
 ) -> None:
-    engine = Engine(placement=CPU, policy=Policy(capacity=4, batch_share=0, patience=PATIENCE))
+    engine = Engine(placement=CPU, policy=Policy(capacity=4, fill=0, patience=PATIENCE))
     engine.offer(demo_entry, model_folder)
     engine.offer(demo_entry.model_copy(update={"id": "broken"}), own_model_folder)
     config = own_model_folder / "unet" / "config.json"
@@ -130,8 +130,6 @@ def test_a_model_that_does_not_load_fails_its_own_pictures_and_no_others(
 def test_a_model_larger_than_the_memory_is_refused_with_both_figures(
     demo_entry: ModelEntry, model_folder: Path
 ) -> None:
-    engine = Engine(
-        placement=CPU, policy=Policy(capacity=4, batch_share=0, patience=PATIENCE), model_memory=1000
-    )
+    engine = Engine(placement=CPU, policy=Policy(capacity=4, fill=0, patience=PATIENCE), model_memory=1000)
     with pytest.raises(ConfigurationError, match=r"takes 0\.04 GiB.* allows 0\.00 GiB"):
         engine.offer(demo_entry, BUNDLED)

@@ -1,0 +1,92 @@
+"""A fused U-Net and a fused decoder give what diffusers' own give."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from gpu_worker.engine.fusion import fuse
+from tests.gpu_worker.tiny_model import build_xl
+
+
+def assert_alike(ours: torch.Tensor, original: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, original, atol=2e-5, rtol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def xl_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-xl"
+    build_xl(model_folder, folder)
+    return folder
+
+
+def unet_in(folder: Path, **changed: Any) -> UNet2DConditionModel:
+    found: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **changed)
+    return found.eval()
+
+
+def inputs(unet: UNet2DConditionModel, *, height: int = 8, width: int = 16) -> dict[str, Any]:
+    config, random = unet.config, torch.Generator().manual_seed(1)
+    found: dict[str, Any] = {
+        "sample": torch.randn(3, config.in_channels, height, width, generator=random),
+        "timestep": torch.tensor([1.0, 500.0, 999.0]),
+        "encoder_hidden_states": torch.randn(3, 77, config.cross_attention_dim, generator=random),
+    }
+    if config.addition_embed_type:
+        sizes = torch.tensor([[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]] * 3)
+        found["added_cond_kwargs"] = {
+            "text_embeds": torch.randn(3, 32, generator=random),
+            "time_ids": sizes,
+        }
+    return found
+
+
+def left(model: nn.Module) -> list[str]:
+    kinds = (ResnetBlock2D, BasicTransformerBlock)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["plain", "xl"])
+def test_a_fused_unet_gives_what_the_original_gives(kind: str, model_folder: Path, xl_folder: Path) -> None:
+    folder = model_folder if kind == "plain" else xl_folder
+    original, fused = unet_in(folder), unet_in(folder)
+    fuse(fused)
+    assert left(original)
+    assert left(fused) == []
+    given = inputs(original)
+    assert_alike(fused(**given).sample, original(**given).sample)
+
+
+@torch.inference_mode()
+def test_a_fused_decoder_gives_what_the_original_gives(model_folder: Path) -> None:
+    original, fused = (AutoencoderKL.from_pretrained(model_folder, subfolder="vae").eval() for _ in range(2))
+    fuse(fused)
+    assert left(fused) == []
+    latents = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(1))
+    assert_alike(fused.decode(latents).sample, original.decode(latents).sample)
+
+
+@torch.inference_mode()
+def test_what_is_of_another_form_stays_as_it_is(model_folder: Path) -> None:
+    changed = {"resnet_time_scale_shift": "scale_shift", "upcast_attention": True}
+    torch.manual_seed(1)
+    original = UNet2DConditionModel.from_config(unet_in(model_folder).config, **changed).eval()
+    given = inputs(original)
+    expected = original(**given).sample
+    before = left(original)
+    fuse(original)
+    assert left(original) == before
+    assert_alike(original(**given).sample, expected)
+
+
+@torch.inference_mode()
+def test_fusing_keeps_no_second_copy_of_the_weights(model_folder: Path) -> None:
+    original, fused = unet_in(model_folder), unet_in(model_folder)
+    fuse(fused)
+    assert sum(one.numel() for one in fused.parameters()) == sum(one.numel() for one in original.parameters())

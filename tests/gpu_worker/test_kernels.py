@@ -1,0 +1,99 @@
+"""The Triton kernels: on the GPU where there is one, else by Triton's interpreter."""
+
+from types import ModuleType
+
+import pytest
+import torch
+
+from gpu_worker.engine import fusion
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["single", "half"])
+
+
+@pytest.fixture(scope="module")
+def kernels() -> ModuleType:
+    pytest.importorskip("triton", reason="there is no Triton for this system")
+    from gpu_worker.engine import kernels  # noqa: PLC0415 - Triton is not everywhere
+
+    return kernels
+
+
+def drawn(*shape: int, dtype: torch.dtype, seed: int = 1) -> torch.Tensor:
+    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return (2 * numbers + 3).to(DEVICE, dtype)
+
+
+def assert_as_good(ours: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> None:
+    """Ours is at most as far from the exact result as torch's own, but for single roundings."""
+    rounding = torch.finfo(ours.dtype).eps * exact.abs().max()
+    worst = (plain.double() - exact).abs().max()
+    assert (ours.double() - exact).abs().max() <= worst + rounding
+
+
+@PRECISIONS
+@pytest.mark.parametrize("shape", [(2, 64, 8, 8), (3, 96, 5, 7), (1, 20, 40, 33)], ids=str)
+@pytest.mark.parametrize("shifts", [0, 1, "each"])
+def test_group_norm(
+    kernels: ModuleType, dtype: torch.dtype, shape: tuple[int, ...], shifts: int | str
+) -> None:
+    pixels = drawn(*shape, dtype=dtype).to(memory_format=torch.channels_last)
+    weight, bias = drawn(shape[1], dtype=dtype, seed=2), drawn(shape[1], dtype=dtype, seed=3)
+    shift = None
+    if shifts:
+        shift = drawn(shape[0] if shifts == "each" else 1, shape[1], dtype=dtype, seed=4)
+
+    def plain(precision: torch.dtype, *, silu: bool) -> torch.Tensor:
+        given = pixels.to(precision)
+        if shift is not None:
+            given = given + shift.to(precision)[:, :, None, None]
+        normal = torch.nn.functional.group_norm(given, 4, weight.to(precision), bias.to(precision), 1e-5)
+        return torch.nn.functional.silu(normal) if silu else normal
+
+    for silu in (True, False):
+        ours = kernels.group_norm(pixels, weight, bias, groups=4, eps=1e-5, shift=shift, silu=silu)
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        assert_as_good(ours, plain(dtype, silu=silu), plain(torch.float64, silu=silu))
+
+
+@PRECISIONS
+def test_group_norm_keeps_a_small_spread_about_a_large_mean(kernels: ModuleType, dtype: torch.dtype) -> None:
+    pixels = (torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(1)) + 500).to(DEVICE, dtype)
+    one, zero = torch.ones(8, device=DEVICE, dtype=dtype), torch.zeros(8, device=DEVICE, dtype=dtype)
+    ours = kernels.group_norm(pixels, one, zero, groups=2, eps=1e-5)
+    exact = torch.nn.functional.group_norm(pixels.double(), 2, eps=1e-5)
+    torch.testing.assert_close(ours.double(), exact, atol=4e-3, rtol=2e-3)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("biased", [True, False])
+def test_add(kernels: ModuleType, dtype: torch.dtype, *, biased: bool) -> None:
+    first, second = (drawn(2, 70, 9, 5, dtype=dtype, seed=seed) for seed in (1, 2))
+    bias = drawn(70, dtype=dtype, seed=3) if biased else None
+    ours = kernels.add(first, second, bias)
+    exact = first.double() + second.double()
+    exact = exact if bias is None else exact + bias.double()[:, None, None]
+    assert_as_good(
+        ours, fusion.add(first.cpu(), second.cpu(), None if bias is None else bias.cpu()).to(DEVICE), exact
+    )
+
+
+@PRECISIONS
+@pytest.mark.parametrize("channels", [16, 40, 320])
+def test_add_layer_norm(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
+    first, second = (drawn(2, 6, channels, dtype=dtype, seed=seed) for seed in (1, 2))
+    weight, bias = (drawn(channels, dtype=dtype, seed=seed) for seed in (3, 4))
+    total, normal = kernels.add_layer_norm(first, second, weight, bias, eps=1e-5)
+    torch.testing.assert_close(total, first + second)
+    plain = torch.nn.functional.layer_norm(total, (channels,), weight, bias, 1e-5)
+    exact = torch.nn.functional.layer_norm(total.double(), (channels,), weight.double(), bias.double(), 1e-5)
+    assert_as_good(normal, plain, exact)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("channels", [8, 1300])
+def test_geglu(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
+    tokens = drawn(2, 3, 2 * channels, dtype=dtype) - 3
+    wanted, gate = tokens.double().chunk(2, dim=-1)
+    exact = wanted * torch.nn.functional.gelu(gate)
+    assert_as_good(kernels.geglu(tokens), fusion.geglu(tokens.cpu()).to(DEVICE), exact)
