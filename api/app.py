@@ -93,7 +93,7 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app.state.storage = parts.storage
     app.state.health = HealthChecks(queue=parts.queue)
     app.add_middleware(RequestMiddleware)
-    app.include_router(graphql_router(build_schema(), services=services))
+    app.include_router(graphql_router(build_schema(settings.documents), services=services))
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(pages_router())

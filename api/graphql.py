@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from fastapi import APIRouter, Request, WebSocket
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import HTTPConnection
 from strawberry import Schema
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.fastapi import GraphQLRouter
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types import ExecutionResult
+from strawberry.types.unset import UNSET
 
+from api.media_types import preferred
 from core.errors import UnauthenticatedError
 from schema.context import Context, Services
 
@@ -25,7 +30,77 @@ _HEADERS = {
 }
 
 
+_JSON: Final = "application/json"
+_GRAPHQL_JSON: Final = "application/graphql-response+json"
+
+
 class _Router(GraphQLRouter[Context, None]):
+    """Speaks GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/.
+
+    In its own media type an answer without data, one that nothing was done for, has status 400; in
+    ``application/json`` every answer to a readable request has 200.
+    """
+
+    async def run(  # type: ignore[override] # its overloads say the same of more kinds of requests
+        self, request: Request | WebSocket, context: Context = UNSET, root_value: None = None
+    ) -> Response | WebSocket:
+        """Answers an unreadable request in the form of all answers too."""
+        if isinstance(request, WebSocket):
+            return await super().run(request, context, root_value)
+        try:
+            return await super().run(request, context, root_value)
+        except HTTPException as error:
+            return JSONResponse(
+                {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]},
+                status_code=error.status_code,
+                media_type=preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON)) or _JSON,
+            )
+
+    def decode_json(self, data: str | bytes) -> object:
+        """One operation: an object that is not nested without end."""
+        try:
+            found = super().decode_json(data)
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise HTTPException(400, "The body is not JSON that can be read.") from error
+        if not isinstance(found, dict):
+            raise HTTPException(400, "The body has to be a JSON object, with one operation in it.")
+        return found
+
+    async def parse_http_body(
+        self, request: AsyncHTTPRequestAdapter
+    ) -> GraphQLRequestData | list[GraphQLRequestData]:
+        """The operation, whose parts have the types that they have to have."""
+        parsed = await super().parse_http_body(request)
+        if isinstance(parsed, GraphQLRequestData) and not isinstance(parsed.operation_name, str | None):
+            raise HTTPException(400, "The GraphQL operation's `operationName` must be a string or null.")
+        return parsed
+
+    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
+        """Without ``data`` where nothing was executed: its errors have no place in the answer."""
+        answer = await super().process_result(request, result)
+        if result.data is None and result.errors and not any(error.path for error in result.errors):
+            del answer["data"]
+        return answer
+
+    async def get_sub_response(self, request: Request) -> Response:
+        """The answer's media type. Strawberry's own is kept on the router, where requests replace it."""
+        media_type = preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON, "text/html"))
+        if media_type is None:
+            raise HTTPException(406, f"Answers are {_GRAPHQL_JSON} or {_JSON}.")
+        return Response(media_type=media_type)
+
+    def create_response(
+        self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: Response
+    ) -> Response:
+        """The answer, in the media type that was asked for."""
+        media_type = _GRAPHQL_JSON if sub_response.media_type == _GRAPHQL_JSON else _JSON
+        refused = media_type == _GRAPHQL_JSON and "data" not in response_data
+        return Response(
+            self.encode_json(response_data),
+            status_code=400 if refused else 200,
+            headers={"Content-Type": f"{media_type}; charset=utf-8"},
+        )
+
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
         """Close with 4403 unless ``connection_init`` carries a good token; over HTTP each field asks."""
         try:

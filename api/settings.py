@@ -9,6 +9,7 @@ from core.settings import (
     BrokerSettings,
     CatalogueSettings,
     DatabaseSettings,
+    DocumentSettings,
     LimitSettings,
     LinkSettings,
     ProcessSettings,
@@ -42,5 +43,6 @@ class ApiSettings(ProcessSettings):
     links: LinkSettings
     tokens: TokenSettings
     limits: LimitSettings
+    documents: DocumentSettings
     catalogue: CatalogueSettings
     telemetry: TelemetrySettings

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from core.settings import DocumentSettings
 from schema.schema import build_schema
 
 SDL_PATH = Path(__file__).with_name("schema.graphql")
@@ -9,7 +10,7 @@ SDL_PATH = Path(__file__).with_name("schema.graphql")
 
 def sdl() -> str:
     """The schema in the schema definition language, with a newline at its end."""
-    return build_schema().as_str().rstrip() + "\n"
+    return build_schema(DocumentSettings()).as_str().rstrip() + "\n"
 
 
 if __name__ == "__main__":

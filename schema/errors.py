@@ -148,8 +148,8 @@ class ErrorPresentation(MaskErrors):
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         """The error as the client may see it."""
         cause = error.original_error
-        if cause is None:
-            # The document itself is wrong: syntax or validation.
+        if cause is None or isinstance(cause, GraphQLError):
+            # The request itself is wrong: its syntax, its fields or its variables.
             return error
         if isinstance(cause, errors.ClientError):
             return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))

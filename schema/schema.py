@@ -6,12 +6,14 @@ from typing import Any
 
 import strawberry
 from graphql import GraphQLError
-from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
+from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
+from core.settings import DocumentSettings
 from core.telemetry import REQUEST_SECONDS
+from schema.document_limits import BoundedParser, BoundedValidation
 from schema.errors import ErrorPresentation, UserError, exception_handlers
 from schema.mutations.accounts import AccountMutation
 from schema.mutations.generations import GenerationMutation
@@ -46,8 +48,12 @@ class _Schema(strawberry.Schema):
         """Nothing: ErrorPresentation logs what needs a log line, without the document and its prompts."""
 
 
-def build_schema() -> strawberry.Schema:
-    """The GraphQL schema of Darkroom."""
+def build_schema(limits: DocumentSettings) -> strawberry.Schema:
+    """The GraphQL schema of Darkroom.
+
+    Args:
+        limits: of the documents that it takes.
+    """
     query = merge_types("Query", (AccountQuery, GenerationQuery, ServiceQuery))
     mutation = merge_types(
         "Mutation", (AccountMutation, SessionMutation, PremiumMutation, GenerationMutation)
@@ -56,8 +62,8 @@ def build_schema() -> strawberry.Schema:
     extensions: list[Any] = [
         OperationTimer,
         ErrorPresentation,
-        lambda: ParserCache(maxsize=_CACHED_DOCUMENTS),
-        lambda: ValidationCache(maxsize=_CACHED_DOCUMENTS),
+        lambda: BoundedParser(limits, kept=_CACHED_DOCUMENTS),
+        lambda: BoundedValidation(limits, kept=_CACHED_DOCUMENTS),
     ]
     return _Schema(
         query=query,

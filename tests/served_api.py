@@ -19,6 +19,7 @@ from core.settings import (
     BrokerSettings,
     CatalogueSettings,
     DatabaseSettings,
+    DocumentSettings,
     LimitSettings,
     LinkSettings,
     StorageSettings,
@@ -45,6 +46,7 @@ def api_settings(
         links=link_settings,
         tokens=token_settings,
         limits=limit_settings,
+        documents=DocumentSettings(),
         catalogue=CatalogueSettings(models=("darkroom-demo",)),
         telemetry=TelemetrySettings(),
     )

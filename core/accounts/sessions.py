@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from core.accounts.attempts import AttemptLimiter
-from core.accounts.passwords import PasswordHasher
+from core.accounts.passwords import PasswordHasher, require_password
 from core.accounts.tokens import AccessClaims, AccessTokens, hash_secret, new_secret
 from core.clock import now
 from core.errors import (
@@ -124,6 +124,29 @@ class Sessions:
     async def signout(self, viewer: Viewer) -> None:
         """End the viewer's session, effective at once."""
         await accounts.end_session(viewer.session_id, at=now())
+
+    async def signout_everywhere(self, viewer: Viewer) -> None:
+        """End all sessions of the viewer's account, effective at once."""
+        await accounts.end_sessions(viewer.account.id, at=now())
+
+    async def change_password(self, viewer: Viewer, *, current: str, new: str, address: str) -> Account:
+        """Set another password and end every other session of the account.
+
+        Raises:
+            RateLimitedError: too many attempts for this account or from this network address.
+            InvalidInputError: the new password breaks a rule.
+            InvalidCredentialsError: ``current`` is not the account's password.
+        """
+        require_password(new, field="newPassword")
+        account = viewer.account
+        await self._attempts.count_signin(f"address:{address}", f"account:{account.email_key}")
+        if not await self._passwords.verify(current, account.password_hash):
+            raise InvalidCredentialsError("That is not your present password.")
+        account.password_hash = await self._passwords.hash(new)
+        async with in_transaction():
+            await account.save(update_fields=["password_hash"])
+            await accounts.end_sessions(account.id, at=now(), but=viewer.session_id)
+        return account
 
     async def _rotate(self, stored: RefreshToken, refresh_hash: str, moment: datetime) -> None:
         stored.used_at = stored.used_at or moment

@@ -38,9 +38,12 @@ async def end_session(family_id: UUID, *, at: datetime) -> None:
     await SessionFamily.filter(id=family_id, ended_at=None).update(ended_at=at)
 
 
-async def end_sessions(account_id: UUID, *, at: datetime) -> None:
-    """End every family of an account."""
-    await SessionFamily.filter(account_id=account_id, ended_at=None).update(ended_at=at)
+async def end_sessions(account_id: UUID, *, at: datetime, but: UUID | None = None) -> None:
+    """End every family of an account, except for the family ``but``."""
+    families = SessionFamily.filter(account_id=account_id, ended_at=None)
+    if but is not None:
+        families = families.exclude(id=but)
+    await families.update(ended_at=at)
 
 
 async def lock_refresh_token(token_hash: str) -> RefreshToken | None:

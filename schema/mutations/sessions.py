@@ -5,8 +5,8 @@ from typing import Annotated
 import strawberry
 
 from schema.context import Context
-from schema.errors import EmailNotVerified, InvalidCredentials, InvalidToken, RateLimited
-from schema.types.account import Session
+from schema.errors import EmailNotVerified, InvalidCredentials, InvalidInput, InvalidToken, RateLimited
+from schema.types.account import Account, Session
 
 
 @strawberry.input(description="Who signs in.")
@@ -17,7 +17,15 @@ class SigninInput:
     password: str = strawberry.field(description="Its password.")
 
 
-@strawberry.type(description="The session was ended; its tokens stopped working at once.")
+@strawberry.input(description="Another password, by the present one.")
+class ChangePasswordInput:
+    """Two passwords."""
+
+    current_password: str = strawberry.field(description="The present one.")
+    new_password: str = strawberry.field(description="8 to 128 characters.")
+
+
+@strawberry.type(description="The session was ended, or all of them; the tokens stopped working at once.")
 class SignedOut:
     """Nothing more to say."""
 
@@ -31,6 +39,10 @@ SigninResult = Annotated[
 RefreshSessionResult = Annotated[
     Session | InvalidToken,
     strawberry.union("RefreshSessionResult", description="What came of `refreshSession`."),
+]
+ChangePasswordResult = Annotated[
+    Account | InvalidCredentials | InvalidInput | RateLimited,
+    strawberry.union("ChangePasswordResult", description="What came of `changePassword`."),
 ]
 
 
@@ -64,3 +76,24 @@ class SessionMutation:
         """Effective at once."""
         await info.context.services.sessions.signout(await info.context.viewer())
         return SignedOut(message="You are signed out.")
+
+    @strawberry.mutation(description="End every session of your account.")
+    async def signout_everywhere(self, info: strawberry.Info[Context, None]) -> SignedOut:
+        """Effective at once."""
+        await info.context.services.sessions.signout_everywhere(await info.context.viewer())
+        return SignedOut(message="You are signed out everywhere.")
+
+    @strawberry.mutation(description="Set another password; every other session of your account ends.")
+    async def change_password(
+        self,
+        info: strawberry.Info[Context, None],
+        input: Annotated[ChangePasswordInput, strawberry.argument(description="Both passwords.")],  # noqa: A002 - the contract's name
+    ) -> ChangePasswordResult:
+        """The session that asks goes on."""
+        account = await info.context.services.sessions.change_password(
+            await info.context.viewer(),
+            current=input.current_password,
+            new=input.new_password,
+            address=info.context.address,
+        )
+        return Account.of(account)
