@@ -41,7 +41,7 @@ class Plan:
         arrivals: premium jobs of one round, each for ours alone and ours over a backlog.
         static_arrivals: the first of these that LitServe gets too.
         other_arrivals: the first of these that the baselines told for information get, in the first round.
-        batch_only: pictures of one round that count for the batch tier alone.
+        batch_only: pictures that count for the batch tier alone, each of three times in a round.
     """
 
     rounds: int
@@ -96,6 +96,7 @@ class Comparison:
         self._stock = stock
         self._orders = Orders(2)
         self._batch_only: list[float] = []
+        self._shares: list[float] = []
         self._first_steps: dict[str, list[Histogram]] = {"alone": [], "over a backlog": []}
         self._alone, self._over_backlog, self._static = Found(), Found(), Found()
         self._others: dict[str, Found] = {}
@@ -134,12 +135,20 @@ class Comparison:
     async def _ours(self, folder: Path, arrivals: Sequence[float]) -> None:
         async with open_rig(folder) as rig, open_worker(rig) as metrics:
             await saturate(rig, self._orders.parameters(SLOTS))
-            self._batch_only.append(await saturate(rig, self._orders.parameters(self._plan.batch_only)))
+            await self._batch_tier_only(rig)
             async with self._watched(metrics, "alone"):
                 self._alone.add(await serve(service(rig, pressure=0), self._orders, arrivals))
+            before = await self._batch_tier_only(rig)
             async with self._watched(metrics, "over a backlog"):
-                pressure = SLOTS + BACKLOG
-                self._over_backlog.add(await serve(service(rig, pressure=pressure), self._orders, arrivals))
+                served = await serve(service(rig, pressure=SLOTS + BACKLOG), self._orders, arrivals)
+            self._over_backlog.add(served)
+            # A machine's speed drifts by more than what is looked for.
+            around = statistics.mean((before, await self._batch_tier_only(rig)))
+            self._shares.append(served.images_per_second / around)
+
+    async def _batch_tier_only(self, rig: Rig) -> float:
+        self._batch_only.append(await saturate(rig, self._orders.parameters(self._plan.batch_only)))
+        return self._batch_only[-1]
 
     @asynccontextmanager
     async def _watched(self, metrics: Metrics, name: str) -> AsyncIterator[None]:
@@ -163,9 +172,9 @@ class Comparison:
             single.add(await self._baseline(ask, arrivals, batch=1))
 
     def _verdicts(self) -> list[Figure]:
-        backlog, batch_only = self._over_backlog, statistics.median(self._batch_only)
+        backlog = self._over_backlog
         return [
-            Figure(name="ours, batch tier only", value=batch_only, unit="images/s"),
+            Figure(name="ours, batch tier only", value=statistics.median(self._batch_only), unit="images/s"),
             Figure(
                 name="p95 over a backlog ÷ p95 without",
                 value=backlog.latencies.p95 / self._alone.latencies.p95,
@@ -179,8 +188,9 @@ class Comparison:
             ),
             Figure(
                 name="all pictures over a backlog ÷ batch tier only",
-                value=backlog.rate / batch_only,
+                value=statistics.median(self._shares),
                 bar=at_least(SHARE_OF_BATCH_ONLY),
+                note="measured just before and just after; median of the rounds",
             ),
         ]
 
