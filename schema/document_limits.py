@@ -8,7 +8,8 @@ validation does, only ever see documents that have passed.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Final
 
 from graphql import (
@@ -57,6 +58,7 @@ class _Selection:
     names: Counter[str] = field(default_factory=Counter)
 
 
+@lru_cache(maxsize=500)
 def measure(document: DocumentNode) -> Measure:
     """The largest of each figure over the operations of ``document``.
 
@@ -84,7 +86,7 @@ class _Ruler:
     def operation(self, node: OperationDefinitionNode) -> Measure:
         found = self._selection(node.selection_set).measure
         variables = sum(len(one.directives or ()) for one in node.variable_definitions or ())
-        return _with_directives(found, len(node.directives or ()) + variables)
+        return replace(found, directives=found.directives + len(node.directives or ()) + variables)
 
     def fragment(self, name: str) -> _Selection:
         if name not in self._measured:
@@ -92,9 +94,9 @@ class _Ruler:
             self._measured[name] = _Selection()
             if (node := self._fragments.get(name)) is not None:
                 found = self._selection(node.selection_set)
-                self._measured[name] = _Selection(
-                    _with_directives(found.measure, len(node.directives or ())), found.names
-                )
+                directives = found.measure.directives + len(node.directives or ())
+                found.measure = replace(found.measure, directives=directives)
+                self._measured[name] = found
         return self._measured[name]
 
     def _selection(self, node: SelectionSetNode) -> _Selection:
@@ -122,10 +124,6 @@ class _Ruler:
             repeats = max(repeats, inside.measure.repeats)
         repeats = max(repeats, max(names.values(), default=0))
         return _Selection(Measure(depth, total, aliases, directives, repeats), names)
-
-
-def _with_directives(found: Measure, more: int) -> Measure:
-    return Measure(found.depth, found.fields, found.aliases, found.directives + more, found.repeats)
 
 
 class BoundedParser(ParserCache):
@@ -167,10 +165,8 @@ class BoundedValidation(ValidationCache):
 
 
 def _refusal(name: str, value: int, most: int) -> GraphQLError:
+    verb = "is" if name == "depth" else "are"
     return GraphQLError(
-        f"The document is too large: its {name} {_VERBS[name]} {value}, and at most {most} are allowed.",
+        f"The document is too large: its {name} {verb} {value}, and at most {most} are allowed.",
         extensions={"code": CODE, "limit": name, "max": most},
     )
-
-
-_VERBS: Final = {"depth": "is", "fields": "are", "aliases": "are", "directives": "are", "repeats": "are"}

@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", choices=TRUE, default=list(TRUE), help="both by default")
     parser.add_argument("--slots", type=int, default=SLOTS, help="of the worker, in parts 3, 4 and 6")
     parser.add_argument("--tiny", action="store_true", help="a dry run")
-    parser.add_argument("--store", type=Path, required=True, help="folder for weights and compiled code")
+    parser.add_argument("--store", type=Path, required=True, help="folder for weights and built kernels")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
     options = parser.parse_args()
     telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")

@@ -47,7 +47,7 @@ def _compare(bench: Bench, subject: Subject, placement: Placement, single: Seque
         subject.entry,
         subject.folder,
         placement=placement,
-        policy=_policy(len(mixed)),
+        policy=Policy(capacity=len(mixed), fill=0, patience=100),
         buckets=_buckets(len(mixed)),
     ) as studio:
         made, _ = studio.make(mixed)
@@ -82,10 +82,6 @@ def _mixed(subject: Subject) -> list[Parameters]:
     return [
         one.model_copy(update={"scheduler": sampler}) for one, sampler in zip(asked, samplers, strict=True)
     ]
-
-
-def _policy(slots: int) -> Policy:
-    return Policy(capacity=slots, fill=0, patience=100)
 
 
 def _buckets(slots: int) -> Sequence[int]:

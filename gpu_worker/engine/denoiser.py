@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import structlog
 import torch
@@ -72,7 +72,7 @@ class Denoiser:
     ) -> None:
         self._unet = unet
         self._recorder = recorder
-        self._buckets: Final = sorted(buckets) if recorder else []
+        self._buckets = buckets
         self._recorded: dict[_Key, _Recorded] = {}
 
     def warm_up(self, inputs: _Inputs) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 import torch
@@ -27,9 +27,8 @@ from gpu_worker.engine.residency import Residency
 from gpu_worker.engine.shelf import Shelf
 from gpu_worker.engine.slots import Demand, Listener, Picture, Shape, Slot
 from gpu_worker.engine.speed import Speedometer
+from gpu_worker.engine.trial import Trial, trial_picture
 from gpu_worker.pipeline import Placement
-
-WARM_UP_STEPS: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +115,8 @@ class Engine:
         """
         for model in reversed(self._shelf.offered):
             began = time.monotonic()
-            trial = _Trial(self.wake)
-            self.submit(_warm_up_picture(self._shelf.entry(model)), trial)
+            trial = Trial(self.wake)
+            self.submit(trial_picture(self._shelf.entry(model)), trial)
             while trial.made is None:
                 self.turn()
             if isinstance(trial.made, DarkroomError) and not isinstance(trial.made, GenerationFailedError):
@@ -248,7 +247,7 @@ class Engine:
         if isinstance(model, Model):
             try:
                 # On this thread: what is recorded here is replayed here.
-                trial = Demand(picture=_warm_up_picture(model.entry), listener=_Trial(self.wake), arrived=0)
+                trial = Demand(picture=trial_picture(model.entry), listener=Trial(self.wake), arrived=0)
                 model.warm_up(model.slot(trial))
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
                 model = error
@@ -404,40 +403,3 @@ class _Pace:
         self._launched.record()
         if before is not None:
             before.synchronize()
-
-
-class _Trial:
-    """Listens to a picture that nobody asked for."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self.made: Image.Image | Exception | None = None
-
-    def stepped(self, picture: Picture, step: int) -> None: ...
-
-    def wants_preview(self, picture: Picture) -> bool:  # noqa: ARG002 - a listener
-        return False
-
-    def previewed(self, picture: Picture, image: Image.Image) -> None: ...
-
-    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:  # noqa: ARG002 - a listener
-        self.made = made
-        self._wake()
-
-
-def _warm_up_picture(entry: ModelEntry) -> Picture:
-    defaults = entry.defaults
-    return Picture(
-        job=uuid4(),
-        index=0,
-        tier=Tier.NORMAL,
-        model=entry.id,
-        prompt="",
-        negative_prompt="",
-        seed=0,
-        width=defaults.width,
-        height=defaults.height,
-        steps=min(WARM_UP_STEPS, defaults.steps),
-        guidance_scale=defaults.guidance_scale,
-        scheduler=defaults.scheduler,
-    )
