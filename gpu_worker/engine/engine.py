@@ -22,6 +22,7 @@ from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
 from gpu_worker.engine.aside import aside_on
 from gpu_worker.engine.model import Model, Pixels
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.policy import Policy
 from gpu_worker.engine.residency import Residency
 from gpu_worker.engine.shelf import Shelf
@@ -66,7 +67,7 @@ class Engine:
         self._aside = aside_on(placement.device)
         # Reading a large model takes seconds, and nobody's decoding is to wait for that.
         self._loader = aside_on(placement.device)
-        self._pace = _Pace(placement.device)
+        self._pace = Pace(placement.device)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._premium_came = threading.Event()
         self._unsettled = False
@@ -352,7 +353,7 @@ class Engine:
                     slot.end(one if isinstance(one, Exception) else Image.fromarray(one))
             self._inbox.put(lambda: self._decoded(slots))
 
-        self._aside.submit(lambda: _decoded(model, slots), hand_over, premium=slots[0].premium)
+        self._aside.submit(lambda: model.decode_each(slots), hand_over, premium=slots[0].premium)
 
     def _decoded(self, slots: Sequence[Slot]) -> None:
         self._shelf.release(slots[0].picture.model)
@@ -371,35 +372,3 @@ def _previewed(slot: Slot, preview: Image.Image | Exception | None) -> None:
         log.error("engine.preview_failed", exc_info=preview)
     elif preview is not None and not (slot.canceled or slot.finished):
         slot.listener.previewed(slot.picture, preview)
-
-
-def _decoded(model: Model, slots: Sequence[Slot]) -> Sequence[Pixels | Exception]:
-    """The pictures of ``slots``; what goes wrong with all of them is tried one by one."""
-    try:
-        return model.decode(slots)
-    except Exception as error:
-        log.exception("engine.decode_failed", pictures=len(slots))
-        if len(slots) == 1:
-            return [error]
-    torch.cuda.empty_cache()
-    return [one for slot in slots for one in _decoded(model, [slot])]
-
-
-class _Pace:
-    """Keeps this thread at most one tick ahead of the device.
-
-    So the device always has the next tick waiting, and a picture that arrives waits for no more than that.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._launched: torch.cuda.Event | None = None
-
-    def keep(self) -> None:
-        """After launching a tick: wait until the one before it is done."""
-        if not self._cuda:
-            return
-        before, self._launched = self._launched, torch.cuda.Event()  # type: ignore[no-untyped-call] # as in Aside
-        self._launched.record()
-        if before is not None:
-            before.synchronize()

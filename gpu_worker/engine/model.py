@@ -31,8 +31,8 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 class Model:
     """A Stable Diffusion on one device.
 
-    ``advance`` and ``warm_up`` are for one thread; ``slot``, ``decode`` and ``preview`` for one, which may be
-    another.
+    ``advance`` and ``warm_up`` are for one thread; ``slot``, ``decode``, ``decode_each`` and ``preview`` for
+    one, which may be another.
     """
 
     def __init__(
@@ -162,6 +162,17 @@ class Model:
             _judged(array, finite=sound, unsafe=held)
             for array, sound, held in zip(arrays, finite, unsafe, strict=True)
         ]
+
+    def decode_each(self, slots: Sequence[Slot]) -> list[Pixels | Exception]:
+        """As :meth:`decode`, but raises nothing: what goes wrong with all of them is tried one by one."""
+        try:
+            return [*self.decode(slots)]
+        except Exception as error:
+            log.exception("engine.decode_failed", pictures=len(slots))
+            if len(slots) == 1:
+                return [error]
+        torch.cuda.empty_cache()
+        return [one for slot in slots for one in self.decode_each([slot])]
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         try:

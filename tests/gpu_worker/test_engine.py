@@ -22,7 +22,6 @@ from core.errors import ConfigurationError, GenerationFailedError, GenerationRej
 from core.lifecycle import Delivery, Scheduler, Tier
 from core.messages import MAX_SEED, Job, Parameters
 from gpu_worker.engine import Engine, Picture, Policy, pictures_of
-from gpu_worker.engine.engine import _decoded
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.slots import Demand, Slot
 from gpu_worker.pipeline import Placement, best_placement, make_scheduler
@@ -382,7 +381,7 @@ def test_a_batch_that_does_not_decode_is_decoded_one_by_one(
     ]
     whole = decode(slots)
     monkeypatch.setattr(model, "decode", short_of_memory)
-    each = _decoded(model, slots)
+    each = model.decode_each(slots)
     assert sizes == [3, 1, 1, 1]
     for one, other in zip(each, whole, strict=True):
         assert isinstance(one, np.ndarray)
