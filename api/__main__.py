@@ -68,6 +68,7 @@ class _Server:
                 self._parts.recorder.run(self._parts.queue.consumer(PREMIUM_RESULTS), stop=self._stop)
             )
             tasks.create_task(self._parts.outbox.run(stop=self._stop))
+            tasks.create_task(self._parts.places.run(stop=self._stop))
             # After its own shutdown uvicorn raises the signal once more; ours is not over then.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)

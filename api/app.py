@@ -14,8 +14,9 @@ from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
 from api.pages import pages_router
 from api.settings import ApiSettings
-from core.accounts.attempts import AttemptLimiter
+from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
+from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
 from core.accounts.sessions import Sessions
@@ -41,6 +42,7 @@ class Parts:
     storage: Storage
     outbox: JobOutbox
     recorder: Recorder
+    places: SubscriptionPlaces
 
 
 def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
@@ -50,6 +52,7 @@ def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
         storage=Storage.open(settings.storage),
         outbox=JobOutbox(queue=queue),
         recorder=Recorder(queue=queue),
+        places=SubscriptionPlaces(settings.limits),
     )
 
 
@@ -61,21 +64,24 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     """
     catalogue = offered_models(settings.catalogue)
     passwords = PasswordHasher(settings.tokens)
-    attempts = AttemptLimiter(settings.limits)
+    limiter = RateLimiter(settings.limits)
     return Services(
-        registration=Registration(passwords=passwords, attempts=attempts),
+        registration=Registration(passwords=passwords, limiter=limiter),
         sessions=Sessions(
             settings=settings.tokens,
             passwords=passwords,
             tokens=AccessTokens(settings.tokens),
-            attempts=attempts,
+            limiter=limiter,
         ),
-        vouchers=Vouchers(attempts=attempts),
+        vouchers=Vouchers(limiter=limiter),
+        limiter=limiter,
+        places=parts.places,
         generations=Generations(
             queue=parts.queue,
             outbox=parts.outbox,
             recorder=parts.recorder,
             catalogue=catalogue,
+            limiter=limiter,
             limits=settings.limits,
         ),
         outlooks=Outlooks(workers=Workers(queue=parts.queue)),

@@ -16,6 +16,8 @@ from strawberry.types import ExecutionResult
 from strawberry.types.unset import UNSET
 
 from api.media_types import preferred
+from api.rate_limit_headers import rate_limit_headers
+from core.accounts.limits import Standing, touched
 from core.errors import UnauthenticatedError
 from schema.context import Context, Services
 
@@ -44,17 +46,21 @@ class _Router(GraphQLRouter[Context, None]):
     async def run(  # type: ignore[override] # its overloads say the same of more kinds of requests
         self, request: Request | WebSocket, context: Context = UNSET, root_value: None = None
     ) -> Response | WebSocket:
-        """Answers an unreadable request in the form of all answers too."""
+        """Answers an unreadable request in the form of all answers too, and tells where limits stand."""
         if isinstance(request, WebSocket):
             return await super().run(request, context, root_value)
+        standings: list[Standing] = []
+        touched.set(standings)
         try:
-            return await super().run(request, context, root_value)
+            response = await super().run(request, context, root_value)
         except HTTPException as error:
             return JSONResponse(
                 {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]},
                 status_code=error.status_code,
                 media_type=preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON)) or _JSON,
             )
+        response.headers.update(rate_limit_headers(standings))
+        return response
 
     def decode_json(self, data: str | bytes) -> object:
         """One operation: an object that is not nested without end."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import dotenv
 import typer
 
-from core.accounts.attempts import AttemptLimiter
+from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
 from core.accounts.premium import create_voucher, grant_premium
 from core.accounts.registration import Registration
@@ -143,7 +143,7 @@ def account_ensure(
 
     async def ensure() -> None:
         registration = Registration(
-            passwords=PasswordHasher(read(TokenSettings)), attempts=AttemptLimiter(read(LimitSettings))
+            passwords=PasswordHasher(read(TokenSettings)), limiter=RateLimiter(read(LimitSettings))
         )
         account = await registration.ensure_account(email=email, password=os.environ.get(password_env, ""))
         if premium_days and account.premium_until is None:

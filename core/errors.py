@@ -101,13 +101,19 @@ class PremiumRequiredError(ClientError):
 
 
 class QuotaExceededError(ClientError):
-    """The account already has as much waiting as its tier allows."""
+    """The account already has as much as its tier allows.
+
+    Attributes:
+        limit: how much that is.
+        retry_after: in how many seconds there is room again, where that is known.
+    """
 
     retryable = True
 
-    def __init__(self, message: str, *, limit: int) -> None:
+    def __init__(self, message: str, *, limit: int, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.limit = limit
+        self.retry_after = retry_after
 
 
 class RateLimitedError(ClientError):

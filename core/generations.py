@@ -3,14 +3,16 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Final, TypeVar
-from uuid import UUID, uuid4
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 from tortoise.exceptions import IntegrityError
 
+from core.accounts.limits import RateLimiter, note, pictures_key
 from core.accounts.sessions import tier_of
+from core.accounts.tokens import AccessClaims
 from core.catalogue import SIZE_STEP, Catalogue, ModelEntry
 from core.clock import now
 from core.errors import (
@@ -22,6 +24,7 @@ from core.errors import (
     PremiumRequiredError,
     QuotaExceededError,
     ServiceUnavailableError,
+    UnauthenticatedError,
 )
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.messages import MAX_SEED, Control
@@ -30,8 +33,9 @@ from core.outbox import JobOutbox
 from core.queue import Lane, Queue
 from core.recording import Recorder
 from core.repository import generations
+from core.repository.admission import Admission, Bounds, admit
 from core.settings import LimitSettings
-from core.telemetry import GENERATIONS_ACCEPTED
+from core.telemetry import GENERATIONS_ACCEPTED, RATE_LIMITED
 
 MAX_IDEMPOTENCY_KEY: Final = 128
 MAX_PAGE: Final = 100
@@ -75,48 +79,48 @@ class Generations:
         outbox: JobOutbox,
         recorder: Recorder,
         catalogue: Catalogue,
+        limiter: RateLimiter,
         limits: LimitSettings,
     ) -> None:
         self._queue = queue
         self._outbox = outbox
         self._recorder = recorder
         self._catalogue = catalogue
+        self._limiter = limiter
         self._max_open = {Tier.NORMAL: limits.max_open_normal, Tier.PREMIUM: limits.max_open_premium}
 
-    async def accept(self, account: Account, request: GenerationRequest, *, request_id: str) -> Generation:
+    async def accept(self, asker: AccessClaims, request: GenerationRequest, *, request_id: str) -> Generation:
         """Accept a request: once this returns, the customer gets pictures or a stated failure.
 
         The same idempotency key with the same request returns the generation it made before.
 
+        Args:
+            asker: what a genuine access token says; whether its session lives is looked up on the way.
+            request: what is asked for.
+            request_id: of the request to the api, for logs.
+
         Raises:
             InvalidInputError: a field is outside its limits, or the key was used for another request.
+            UnauthenticatedError: the session was ended.
             EmailNotVerifiedError: the account's address is not verified.
             PremiumRequiredError: download was asked for on the normal tier.
-            QuotaExceededError: as many generations of this account are open as its tier allows.
+            QuotaExceededError: as many generations of this account are open, or as many pictures were asked
+                for in the last day, as its tier allows.
         """
         model = self._checked_model(request)
-        if account.email_verified_at is None:
-            raise EmailNotVerifiedError("Verify your e-mail address first: follow the link in the letter.")
-        if earlier := await self._earlier(account, request):
-            return earlier
-        tier = tier_of(account, at=now())
-        delivery = request.delivery or (Delivery.DOWNLOAD if tier is Tier.PREMIUM else Delivery.EMAIL)
-        if delivery is Delivery.DOWNLOAD and tier is Tier.NORMAL:
-            raise PremiumRequiredError(
-                "Download is for premium customers; use delivery EMAIL, or buy premium."
-            )
-        await self._check_quota(account, tier)
-        generation = _row(account, request, model=model, tier=tier, delivery=delivery, request_id=request_id)
+        columns = _columns(request, model, request_id=request_id)
         try:
-            await generation.save(force_create=True)
+            admission = await self._admit(asker, request, columns)
         except IntegrityError:
-            # The same key arrived twice at the same moment; the other one was first.
-            if earlier := await self._earlier(account, request):
-                return earlier
-            raise
-        GENERATIONS_ACCEPTED.labels(tier=tier.value).inc()
-        await self._outbox.publish(generation)
-        return generation
+            # The same key arrived twice at the same moment; the other one was first and is seen now.
+            admission = await self._admit(asker, request, columns)
+        if admission.generation is None:
+            return await self._earlier_or_refused(asker, request, admission)
+        if admission.restored_in is not None:
+            note(self._limiter.pictures(admission.tier).standing(admission.restored_in))
+        GENERATIONS_ACCEPTED.labels(tier=admission.tier.value).inc()
+        await self._outbox.publish(admission.generation)
+        return admission.generation
 
     async def cancel(self, account: Account, generation_id: UUID) -> Generation:
         """Cancel a generation that has not ended.
@@ -177,54 +181,67 @@ class Generations:
             raise InvalidInputError(problems)
         return model
 
-    async def _earlier(self, account: Account, request: GenerationRequest) -> Generation | None:
-        if request.idempotency_key is None:
-            return None
-        earlier = await generations.by_idempotency_key(account.id, request.idempotency_key)
-        if earlier is not None and earlier.request_fingerprint != request.fingerprint():
+    async def _admit(
+        self, asker: AccessClaims, request: GenerationRequest, columns: dict[str, Any]
+    ) -> Admission:
+        bounds = Bounds(
+            most_open=self._max_open,
+            cost={tier: self._limiter.pictures(tier).cost(request.count) for tier in Tier},
+            pictures_key=pictures_key(asker.account_id),
+        )
+        admission = await admit(
+            columns,
+            session_id=asker.session_id,
+            account_id=asker.account_id,
+            delivery=request.delivery,
+            bounds=bounds,
+        )
+        if admission is None:
+            raise UnauthenticatedError("The session was ended; sign in again.")
+        return admission
+
+    async def _earlier_or_refused(
+        self, asker: AccessClaims, request: GenerationRequest, admission: Admission
+    ) -> Generation:
+        if not admission.verified:
+            raise EmailNotVerifiedError("Verify your e-mail address first: follow the link in the letter.")
+        if admission.earlier is not None:
+            earlier = await Generation.get(id=admission.earlier)
+            if earlier.request_fingerprint == request.fingerprint():
+                return earlier
             raise InvalidInputError(
                 [FieldProblem("idempotencyKey", "was already used for a request with other parameters")]
             )
-        return earlier
-
-    async def _check_quota(self, account: Account, tier: Tier) -> None:
-        limit = self._max_open[tier]
-        if await generations.count_open(account.id, tier=tier) >= limit:
+        if admission.delivery is Delivery.DOWNLOAD and admission.tier is Tier.NORMAL:
+            raise PremiumRequiredError(
+                "Download is for premium customers; use delivery EMAIL, or buy premium."
+            )
+        if admission.open >= (limit := self._max_open[admission.tier]):
+            RATE_LIMITED.labels(action="open_generations").inc()
             raise QuotaExceededError(
                 f"At most {limit} generations may be waiting or running; wait for one to finish.", limit=limit
             )
+        raise await self._limiter.pictures_refused(asker.account_id, admission.tier, request.count)
 
 
-def _row(
-    account: Account,
-    request: GenerationRequest,
-    *,
-    model: ModelEntry,
-    tier: Tier,
-    delivery: Delivery,
-    request_id: str,
-) -> Generation:
+def _columns(request: GenerationRequest, model: ModelEntry, *, request_id: str) -> dict[str, Any]:
     defaults = model.defaults
-    return Generation(
-        id=uuid4(),
-        account_id=account.id,
-        tier=tier,
-        delivery=delivery,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        model=model.id,
-        width=_chosen(request.width, defaults.width),
-        height=_chosen(request.height, defaults.height),
-        steps=_chosen(request.steps, defaults.steps),
-        guidance_scale=_chosen(request.guidance_scale, defaults.guidance_scale),
-        seed=_chosen(request.seed, secrets.randbelow(MAX_SEED + 1)),
-        count=request.count,
-        scheduler=_chosen(request.scheduler, defaults.scheduler),
-        format=request.format,
-        idempotency_key=request.idempotency_key,
-        request_fingerprint=request.fingerprint(),
-        request_id=request_id,
-    )
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "model": model.id,
+        "width": _chosen(request.width, defaults.width),
+        "height": _chosen(request.height, defaults.height),
+        "steps": _chosen(request.steps, defaults.steps),
+        "guidance_scale": _chosen(request.guidance_scale, defaults.guidance_scale),
+        "seed": _chosen(request.seed, secrets.randbelow(MAX_SEED + 1)),
+        "count": request.count,
+        "scheduler": _chosen(request.scheduler, defaults.scheduler),
+        "format": request.format,
+        "idempotency_key": request.idempotency_key,
+        "request_fingerprint": request.fingerprint(),
+        "request_id": request_id,
+    }
 
 
 def _chosen(asked: _T | None, default: _T) -> _T:

@@ -74,12 +74,21 @@ class TokenSettings(SettingsGroup):
 
 
 class LimitSettings(SettingsGroup):
-    """How much one customer, and one address, may ask for."""
+    """How much one customer, and one network address, may ask for.
+
+    ``max_open_…`` are generations that wait or run, ``max_subscriptions_…`` live ones.
+    """
 
     max_open_normal: int = Field(default=50, ge=1)
     max_open_premium: int = Field(default=100, ge=1)
+    max_subscriptions_normal: int = Field(default=10, ge=1)
+    max_subscriptions_premium: int = Field(default=100, ge=1)
+    pictures_per_day_normal: int = Field(default=200, ge=1)
+    pictures_per_day_premium: int = Field(default=5000, ge=1)
     signin_attempts_per_minute: int = Field(default=10, ge=1)
     signup_attempts_per_hour: int = Field(default=20, ge=1)
+    reset_requests_per_hour: int = Field(default=10, ge=1)
+    voucher_attempts_per_minute: int = Field(default=10, ge=1)
 
 
 class DocumentSettings(SettingsGroup):

@@ -51,6 +51,11 @@ MODEL_BYTES: Final = Gauge("darkroom_model_bytes", "Weights of the models on the
 SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a step together")
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
+RATE_LIMITED: Final = Counter(
+    "darkroom_rate_limited_total",
+    "What was refused because a limit was reached, by what was asked for",
+    ["action"],
+)
 DOCUMENTS_REFUSED: Final = Counter(
     "darkroom_documents_refused_total", "GraphQL documents that were too large, by the limit", ["limit"]
 )

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from strawberry.fastapi import BaseContext
 
+from core.accounts.limits import RateLimiter
+from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
 from core.accounts.sessions import Sessions, Viewer
+from core.accounts.tokens import AccessClaims
 from core.catalogue import Catalogue
 from core.errors import UnauthenticatedError
 from core.generations import Generations
@@ -25,6 +28,8 @@ class Services:
     registration: Registration
     sessions: Sessions
     vouchers: Vouchers
+    limiter: RateLimiter
+    places: SubscriptionPlaces
     generations: Generations
     outlooks: Outlooks
     catalogue: Catalogue
@@ -57,15 +62,23 @@ class Context(BaseContext):
         self._authorization = authorization if isinstance(authorization, str) else None
         return await self.viewer()
 
-    async def viewer(self) -> Viewer:
-        """Who asks; looked up once.
+    def claims(self) -> AccessClaims:
+        """What a genuine access token says, for what looks up by itself whether the session lives.
 
         Raises:
             UnauthenticatedError: no token, or one that is not good.
         """
+        authorization = self._authorization or ""
+        if not authorization.lower().startswith(_SCHEME):
+            raise UnauthenticatedError("Sign in first: send `Authorization: Bearer <accessToken>`.")
+        return self.services.sessions.claims(authorization[len(_SCHEME) :].strip())
+
+    async def viewer(self) -> Viewer:
+        """Who asks; looked up once.
+
+        Raises:
+            UnauthenticatedError: no token, one that is not good, or a session that was ended.
+        """
         if self._viewer is None:
-            authorization = self._authorization or ""
-            if not authorization.lower().startswith(_SCHEME):
-                raise UnauthenticatedError("Sign in first: send `Authorization: Bearer <accessToken>`.")
-            self._viewer = await self.services.sessions.authenticate(authorization[len(_SCHEME) :].strip())
+            self._viewer = await self.services.sessions.authenticate(self.claims())
         return self._viewer

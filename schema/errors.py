@@ -68,11 +68,16 @@ class PremiumRequired(UserError):
     """Download on the normal tier."""
 
 
-@strawberry.type(description="As many generations are open as your tier allows.")
+@strawberry.type(description="As many generations are open, or pictures were asked for, as your tier allows.")
 class QuotaExceeded(UserError):
-    """Wait for one to finish."""
+    """Wait for one to finish, or for the next day."""
 
-    limit: int = strawberry.field(description="How many may be open at the same time.")
+    limit: int = strawberry.field(
+        description="How many generations may be open, or pictures asked for in a day."
+    )
+    retry_after: float | None = strawberry.field(
+        description="Seconds until so many pictures may be asked for; null where generations have to end."
+    )
 
 
 @strawberry.type(description="Too many attempts.")
@@ -123,7 +128,11 @@ def exception_handlers() -> list[_Handler]:
     """From exceptions to union members; a field uses those whose type is in its union."""
     return [
         _Handler(errors.InvalidInputError, InvalidInput, _field_errors),
-        _Handler(errors.QuotaExceededError, QuotaExceeded, lambda error: {"limit": error.limit}),
+        _Handler(
+            errors.QuotaExceededError,
+            QuotaExceeded,
+            lambda error: {"limit": error.limit, "retry_after": error.retry_after},
+        ),
         _Handler(errors.RateLimitedError, RateLimited, lambda error: {"retry_after": error.retry_after}),
         _Handler(errors.InvalidCredentialsError, InvalidCredentials),
         _Handler(errors.EmailNotVerifiedError, EmailNotVerified),
@@ -139,6 +148,8 @@ _CODES: dict[type[errors.ClientError], str] = {
     errors.UnauthenticatedError: "UNAUTHENTICATED",
     errors.NotFoundError: "NOT_FOUND",
     errors.InvalidInputError: "BAD_USER_INPUT",
+    errors.QuotaExceededError: "QUOTA_EXCEEDED",
+    errors.RateLimitedError: "RATE_LIMITED",
 }
 
 

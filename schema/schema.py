@@ -21,6 +21,7 @@ from schema.mutations.premium import PremiumMutation
 from schema.mutations.sessions import SessionMutation
 from schema.queries.account import AccountQuery
 from schema.queries.generations import GenerationQuery
+from schema.queries.rate_limits import RateLimitQuery
 from schema.queries.service import ServiceQuery
 from schema.subscriptions.generation_status import GenerationSubscription
 
@@ -54,7 +55,7 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
     Args:
         limits: of the documents that it takes.
     """
-    query = merge_types("Query", (AccountQuery, GenerationQuery, ServiceQuery))
+    query = merge_types("Query", (AccountQuery, GenerationQuery, RateLimitQuery, ServiceQuery))
     mutation = merge_types(
         "Mutation", (AccountMutation, SessionMutation, PremiumMutation, GenerationMutation)
     )

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from core.accounts.attempts import AttemptLimiter
+from core.accounts.limits import Action, RateLimiter
 from core.accounts.tokens import hash_secret, new_secret
 from core.clock import now
 from core.errors import FieldProblem, InvalidInputError, InvalidVoucherError
@@ -35,17 +35,17 @@ async def create_voucher(*, days: int, valid_days: int | None = None) -> str:
 class Vouchers:
     """Redeeming codes, with attempts counted."""
 
-    def __init__(self, *, attempts: AttemptLimiter) -> None:
-        self._attempts = attempts
+    def __init__(self, *, limiter: RateLimiter) -> None:
+        self._limiter = limiter
 
-    async def redeem(self, account_id: UUID, *, code: str, address: str) -> Account:
+    async def redeem(self, account: Account, *, code: str, address: str) -> Account:
         """Turn a code into premium time, added after what the account already has.
 
         Raises:
             RateLimitedError: too many attempts for this account or from this network address.
             InvalidVoucherError: unknown, used or expired.
         """
-        await self._attempts.count_signin(f"address:{address}", f"account:{account_id}")
+        await self._limiter.spend(Action.VOUCHER, address=address, account=account.email_key)
         moment = now()
         code_hash = hash_secret(code.strip())
         async with in_transaction():
@@ -53,7 +53,7 @@ class Vouchers:
             if voucher is None:
                 raise InvalidVoucherError("This code is not valid: unknown, already used, or expired.")
             return await _extend(
-                account_id, days=voucher.days, source="voucher", reference=f"voucher:{code_hash}"
+                account.id, days=voucher.days, source="voucher", reference=f"voucher:{code_hash}"
             )
 
 

@@ -2,7 +2,7 @@
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from core.accounts.attempts import AttemptLimiter
+from core.accounts.limits import Action, RateLimiter
 from core.accounts.passwords import PasswordHasher, check_password, require_password
 from core.accounts.tokens import hash_secret
 from core.clock import now
@@ -20,21 +20,21 @@ if "local" in SPECIAL_USE_DOMAIN_NAMES:
 class Registration:
     """How an account comes into being. None of it tells a stranger whether an address is known."""
 
-    def __init__(self, *, passwords: PasswordHasher, attempts: AttemptLimiter) -> None:
+    def __init__(self, *, passwords: PasswordHasher, limiter: RateLimiter) -> None:
         self._passwords = passwords
-        self._attempts = attempts
+        self._limiter = limiter
 
     async def signup(self, *, email: str, password: str, address: str) -> None:
         """Ask for an account. Whether the address was free is told only to its owner, by letter.
 
         Raises:
             InvalidInputError: the address is malformed or the password breaks a rule.
-            RateLimitedError: too many attempts from this network address.
+            RateLimitedError: too many attempts for this account or from this network address.
         """
         problems = [*_check_email(email), *check_password(password, field="password")]
         if problems:
             raise InvalidInputError(problems)
-        await self._attempts.count_signup(f"address:{address}")
+        await self._limiter.spend(Action.SIGNUP, address=address, account=accounts.email_key(email))
         password_hash = await self._passwords.hash(password)
         async with in_transaction():
             account, created = await Account.get_or_create(
@@ -73,8 +73,7 @@ class Registration:
         Raises:
             RateLimitedError: too many requests for this account or from this network address.
         """
-        key = accounts.email_key(email)
-        await self._attempts.count_signup(f"address:{address}", f"account:{key}")
+        await self._limiter.spend(Action.RESET, address=address, account=accounts.email_key(email))
         account = await accounts.find_by_email(email)
         if account is not None:
             await write_letter(account.id, LetterKind.RESET_PASSWORD)

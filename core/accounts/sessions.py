@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from core.accounts.attempts import AttemptLimiter
+from core.accounts.limits import Action, RateLimiter
 from core.accounts.passwords import PasswordHasher, require_password
 from core.accounts.tokens import AccessClaims, AccessTokens, hash_secret, new_secret
 from core.clock import now
@@ -58,12 +58,12 @@ class Sessions:
         settings: TokenSettings,
         passwords: PasswordHasher,
         tokens: AccessTokens,
-        attempts: AttemptLimiter,
+        limiter: RateLimiter,
     ) -> None:
         self._refresh_lifetime = timedelta(days=settings.refresh_token_days)
         self._passwords = passwords
         self._tokens = tokens
-        self._attempts = attempts
+        self._limiter = limiter
 
     async def signin(self, *, email: str, password: str, address: str) -> SessionTokens:
         """Open a session.
@@ -73,7 +73,7 @@ class Sessions:
             InvalidCredentialsError: no such account, or not its password: the two are not told apart.
             EmailNotVerifiedError: the password is right, but the address is not verified yet.
         """
-        await self._attempts.count_signin(f"address:{address}", f"account:{accounts.email_key(email)}")
+        await self._limiter.spend(Action.SIGNIN, address=address, account=accounts.email_key(email))
         account = await accounts.find_by_email(email)
         genuine = await self._passwords.verify(password, account.password_hash if account else None)
         if account is None or not genuine:
@@ -109,13 +109,20 @@ class Sessions:
             raise InvalidTokenError("This refresh token was used before, so its session was ended.")
         return self._answer(stored.family.account, stored.family_id, refresh, moment)
 
-    async def authenticate(self, token: str) -> Viewer:
+    def claims(self, token: str) -> AccessClaims:
+        """What an access token says, which is not whether its session still lives.
+
+        Raises:
+            UnauthenticatedError: the token is not good.
+        """
+        return self._tokens.read(token)
+
+    async def authenticate(self, claims: AccessClaims) -> Viewer:
         """Who an access token speaks for, as the database has it now.
 
         Raises:
-            UnauthenticatedError: the token is not good, or its session was ended.
+            UnauthenticatedError: its session was ended.
         """
-        claims: AccessClaims = self._tokens.read(token)
         family = await accounts.live_session(claims.session_id)
         if family is None or family.account_id != claims.account_id:
             raise UnauthenticatedError("The session was ended; sign in again.")
@@ -139,7 +146,7 @@ class Sessions:
         """
         require_password(new, field="newPassword")
         account = viewer.account
-        await self._attempts.count_signin(f"address:{address}", f"account:{account.email_key}")
+        await self._limiter.spend(Action.SIGNIN, address=address, account=account.email_key)
         if not await self._passwords.verify(current, account.password_hash):
             raise InvalidCredentialsError("That is not your present password.")
         account.password_hash = await self._passwords.hash(new)

@@ -91,9 +91,8 @@ class GenerationMutation:
         input: Annotated[GenerateInput, strawberry.argument(description="What to draw.")],  # noqa: A002 - the contract's name
     ) -> GenerateResult:
         """Accepts, or says which field is wrong."""
-        viewer = await info.context.viewer()
         accepted = await info.context.services.generations.accept(
-            viewer.account, input.request(), request_id=info.context.request_id
+            info.context.claims(), input.request(), request_id=info.context.request_id
         )
         return Generation.of(accepted)
 

@@ -27,6 +27,6 @@ class PremiumMutation:
         """A code works once."""
         viewer = await info.context.viewer()
         account = await info.context.services.vouchers.redeem(
-            viewer.account.id, code=code, address=info.context.address
+            viewer.account, code=code, address=info.context.address
         )
         return Account.of(account)

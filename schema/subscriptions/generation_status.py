@@ -9,6 +9,7 @@ import strawberry
 import structlog
 
 from core import models
+from core.accounts.sessions import tier_of
 from core.clock import now
 from core.errors import NotFoundError, ServiceUnavailableError
 from core.lifecycle import GenerationState
@@ -78,30 +79,31 @@ class GenerationSubscription:
         key = key_of(id, "Generation")
         if key is None:
             raise NotFoundError("There is no such generation.")
-        row = await services.generations.get(viewer.account, key)
-        latest = _Latest()
-        # Listening first, reading after: nothing falls between the two.
-        stop = await services.queue.subscribe_progress(key, latest.receive)
-        SUBSCRIPTIONS.inc()
-        asking = asyncio.create_task(_ask_for_previews(services.queue, key)) if previews else None
-        try:
-            row = await services.generations.get(viewer.account, key)
-            progress = await services.queue.last_progress(key)
-            step = 0
-            while True:
-                step = max(step, progress.step if progress else 0)
-                preview = progress.preview if previews and progress and not row.state.terminal else None
-                yield await _status(info.context, row, step, preview)
-                if row.state.terminal:
-                    return
-                progress = await latest.read()
-                if progress is None or progress.state is not row.state:
-                    row = await services.generations.get(viewer.account, key)
-        finally:
-            if asking is not None:
-                asking.cancel()
-            SUBSCRIPTIONS.dec()
-            await stop()
+        await services.generations.get(viewer.account, key)
+        async with services.places.hold(viewer.account, tier_of(viewer.account, at=now())):
+            latest = _Latest()
+            # Listening first, reading after: nothing falls between the two.
+            stop = await services.queue.subscribe_progress(key, latest.receive)
+            SUBSCRIPTIONS.inc()
+            asking = asyncio.create_task(_ask_for_previews(services.queue, key)) if previews else None
+            try:
+                row = await services.generations.get(viewer.account, key)
+                progress = await services.queue.last_progress(key)
+                step = 0
+                while True:
+                    step = max(step, progress.step if progress else 0)
+                    preview = progress.preview if previews and progress and not row.state.terminal else None
+                    yield await _status(info.context, row, step, preview)
+                    if row.state.terminal:
+                        return
+                    progress = await latest.read()
+                    if progress is None or progress.state is not row.state:
+                        row = await services.generations.get(viewer.account, key)
+            finally:
+                if asking is not None:
+                    asking.cancel()
+                SUBSCRIPTIONS.dec()
+                await stop()
 
 
 async def _ask_for_previews(queue: Queue, key: UUID) -> None:
