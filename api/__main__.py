@@ -5,6 +5,7 @@ import signal
 import sys
 
 import uvicorn
+import uvloop
 
 from api.app import Parts, build_app, build_parts
 from api.settings import ApiSettings
@@ -22,7 +23,7 @@ def main() -> int:
     try:
         settings = ApiSettings.from_environment()
         telemetry.configure(settings.telemetry, process="api")
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"api: {error}\n")
         return 1

@@ -204,7 +204,9 @@ def job_retry(generation_id: UUID) -> None:
             generation = await generations.waiting(generation_id)
             if generation is None:
                 raise NotFoundError(f"there is no open generation {generation_id}")
-            await JobOutbox(queue=queue).publish(generation)
+            outbox = JobOutbox(queue=queue)
+            await outbox.publish(generation)
+            await outbox.mark()
 
     _with_queue(publish)
     typer.echo("The broker has it.")

@@ -143,6 +143,12 @@ class Generations:
             log.warning("job_not_called_off", generation=str(generation_id), error=str(error))
         return canceled
 
+    async def find(self, asker: AccessClaims, generation_id: UUID) -> Generation | None:
+        """One generation of the asker's; none also where the asker's session was ended. One statement."""
+        return await generations.asked_for(
+            generation_id, session_id=asker.session_id, account_id=asker.account_id
+        )
+
     async def get(self, account: Account, generation_id: UUID) -> Generation:
         """One generation of the account.
 

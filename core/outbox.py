@@ -19,6 +19,9 @@ from core.telemetry import JOBS_RELAYED
 RELAY_AGE: Final = timedelta(seconds=5)
 """How long a job may stay unpublished before somebody other than its accepter publishes it."""
 
+MARK_SECONDS: Final = 0.05
+"""How long a published job waits for others to be marked with."""
+
 _RELAY_BATCH = 100
 _RELAY_PAUSE = 1.0
 
@@ -75,15 +78,36 @@ class JobOutbox:
 
     def __init__(self, *, queue: Queue) -> None:
         self._queue = queue
+        self._published: list[UUID] = []
+        self._marking: asyncio.Task[None] | None = None
 
     async def publish(self, generation: Generation) -> None:
-        """Publish one job and note it. Without a broker nothing is lost: the relay tries again."""
+        """Publish one job, to be marked soon. Without a broker nothing is lost: the relay tries again."""
         try:
             await self._queue.publish_job(_lane_of(generation), job_of(generation))
         except ServiceUnavailableError as error:
             log.warning("job_left_to_relay", generation=str(generation.id), error=str(error))
             return
-        await generations.mark_published([generation.id], at=now())
+        self._published.append(generation.id)
+        if self._marking is None:
+            self._marking = asyncio.create_task(self._mark_soon())
+
+    async def mark(self) -> None:
+        """Mark what was published. A job that a crash leaves unmarked is published again, and refused."""
+        published, self._published = self._published, []
+        if not published:
+            return
+        try:
+            await generations.mark_published(published, at=now())
+        except UNAVAILABLE as error:
+            log.warning("jobs_left_unmarked", jobs=len(published), error=repr(error))
+            self._published += published
+
+    async def _mark_soon(self) -> None:
+        # One statement for all that were published meanwhile, where one each would double their cost.
+        await asyncio.sleep(MARK_SECONDS)
+        self._marking = None
+        await self.mark()
 
     async def relay(self) -> int:
         """Publish what a crash or an absent broker left behind; returns how many jobs that were.
@@ -108,3 +132,4 @@ class JobOutbox:
             except (ServiceUnavailableError, *UNAVAILABLE) as error:
                 log.warning("relay_postponed", error=repr(error))
             await pause(stop, seconds=_RELAY_PAUSE)
+            await self.mark()

@@ -39,6 +39,11 @@ class Migration(migrations.Migration):
             "CREATE INDEX generation_open ON generation (account_id, tier) WHERE state IN ('QUEUED', 'RUNNING')",
             'DROP INDEX generation_open',
         ),
+        ops.RunSQL(
+            "CREATE INDEX generation_unpublished ON generation (created_at) "
+            "WHERE published_at IS NULL AND state = 'QUEUED'",
+            'DROP INDEX generation_unpublished',
+        ),
         # VOLATILE, so that it sees what was committed while the statement that calls it waited for a lock.
         ops.RunSQL(
             """

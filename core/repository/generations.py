@@ -1,15 +1,23 @@
 """Generations and their pictures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from tortoise import connections
 from tortoise.expressions import Q
 
-from core.lifecycle import OPEN_STATES, GenerationState, Tier, preceding
+from core.lifecycle import (
+    OPEN_STATES,
+    Delivery,
+    GenerationState,
+    ImageFormat,
+    Scheduler,
+    Tier,
+    preceding,
+)
 from core.messages import StoredImage
 from core.models import Generation, Image
 
@@ -57,6 +65,40 @@ _STRETCHES: Final = """
      WHERE tier = ANY($2::text[]) AND (state = 'RUNNING' OR state = 'QUEUED' AND created_at < $3)
      GROUP BY 1, 2, 3, 4, 5
 """
+
+
+_ASKED_FOR: Final = """
+    SELECT generation.*
+      FROM session_family AS session JOIN generation USING (account_id)
+     WHERE session.id = $1 AND session.account_id = $2 AND session.ended_at IS NULL AND generation.id = $3
+"""
+
+
+async def asked_for(generation_id: UUID, *, session_id: UUID, account_id: UUID) -> Generation | None:
+    """The generation, if it belongs to the account and the session is one of it that lives. One statement."""
+    rows = await connections.get("default").execute_query_dict(
+        _ASKED_FOR, [session_id, account_id, generation_id]
+    )
+    return _of(rows[0]) if rows else None
+
+
+def _of(row: dict[str, Any]) -> Generation:
+    return Generation.construct(
+        _saved_in_db=True, **{name: _ENUMS.get(name, _same)(value) for name, value in row.items()}
+    )
+
+
+def _same(value: object) -> object:
+    return value
+
+
+_ENUMS: Final[dict[str, Callable[[Any], object]]] = {
+    "tier": Tier,
+    "delivery": Delivery,
+    "state": GenerationState,
+    "scheduler": Scheduler,
+    "format": ImageFormat,
+}
 
 
 async def owned(account_id: UUID, generation_id: UUID) -> Generation | None:

@@ -1,8 +1,12 @@
 """Asking for pictures, and thinking better of it."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import strawberry
+from strawberry.types.arguments import InputContext
+from strawberry.types.base import get_object_definition
+from strawberry.utils.str_converters import to_camel_case
 
 from core.errors import NotFoundError
 from core.generations import GenerationRequest
@@ -66,6 +70,21 @@ class GenerateInput:
             delivery=self.delivery,
             idempotency_key=self.idempotency_key,
         )
+
+
+_DEFINITION: Final = get_object_definition(GenerateInput, strict=True)
+_PYTHON_NAMES: Final = {to_camel_case(field.python_name): field.python_name for field in _DEFINITION.fields}
+
+
+def _built(kind: type, value: Mapping[str, object], _: InputContext) -> object:
+    """The input of values that are coerced already.
+
+    Strawberry's own conversion asks each field for its type and name every time: an eighth of a request.
+    """
+    return kind(**{_PYTHON_NAMES[name]: entry for name, entry in value.items()})
+
+
+_DEFINITION.from_input = _built
 
 
 GenerateResult = Annotated[

@@ -32,7 +32,9 @@ async def test_a_job_enters_the_lane_of_its_tier_and_is_noted(
 ) -> None:
     generation = await new_generation(await new_account(), tier=tier, prompt="a fox", request_id="r1")
 
-    await JobOutbox(queue=queue).publish(generation)
+    outbox = JobOutbox(queue=queue)
+    await outbox.publish(generation)
+    await outbox.mark()
 
     spec = topology.NORMAL_JOBS if tier is Tier.NORMAL else topology.PREMIUM_JOBS
     [message] = await queue.consumer(spec).fetch(1)
