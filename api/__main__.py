@@ -40,6 +40,7 @@ async def serve(settings: ApiSettings) -> None:
         try:
             await server.run()
         finally:
+            await parts.close()
             await queue.close()
 
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from api import downloads, health
+from api import downloads, health, webhooks
 from api.graphql import EXPLORER_FOLDER, graphql_router
 from api.health import HealthChecks
 from api.inbox import inbox_router
@@ -16,10 +16,12 @@ from api.pages import pages_router
 from api.settings import ApiSettings
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
+from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
 from core.accounts.sessions import Sessions
+from core.accounts.stripe import StripePayments
 from core.accounts.tokens import AccessTokens
 from core.catalogue import offered_models
 from core.errors import ObjectNotFoundError, ServiceUnavailableError
@@ -43,6 +45,12 @@ class Parts:
     outbox: JobOutbox
     recorder: Recorder
     places: SubscriptionPlaces
+    stripe: StripePayments | None
+
+    async def close(self) -> None:
+        """Let go of connections that are the parts' own."""
+        if self.stripe is not None:
+            await self.stripe.close()
 
 
 def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
@@ -53,6 +61,7 @@ def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
         outbox=JobOutbox(queue=queue),
         recorder=Recorder(queue=queue),
         places=SubscriptionPlaces(settings.limits),
+        stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
     )
 
 
@@ -74,6 +83,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
             limiter=limiter,
         ),
         vouchers=Vouchers(limiter=limiter),
+        payments=Payments(provider=parts.stripe, offers=settings.payment.offers, limiter=limiter),
         limiter=limiter,
         places=parts.places,
         generations=Generations(
@@ -102,6 +112,7 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app.include_router(graphql_router(build_schema(settings.documents), services=services))
     app.include_router(health.router)
     app.include_router(downloads.router)
+    app.include_router(webhooks.router)
     app.include_router(pages_router())
     if settings.http.inbox_maildir is not None:
         app.include_router(inbox_router(settings.http.inbox_maildir))

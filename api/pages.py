@@ -1,4 +1,4 @@
-"""The two pages that letters link to: proving an address, and choosing a new password."""
+"""The pages that letters link to, and those that a customer comes back to from paying."""
 
 from typing import Annotated
 
@@ -80,5 +80,19 @@ def pages_router() -> APIRouter:
             )
         message = f"{account.email} has a new password, and every session was signed out."
         return page(request, "message", title="Your password is changed", message=message)
+
+    @router.get("/premium/thanks")
+    async def thanks(request: Request) -> HTMLResponse:
+        # Coming here proves nothing: the time is given when the payment is told by webhook.
+        message = (
+            "As soon as your payment is confirmed, your premium time is added and a letter says until when. "
+            "With a card that takes moments, with a bank transfer or debit it can take days."
+        )
+        return page(request, "message", title="Thank you", message=message)
+
+    @router.get("/premium/canceled")
+    async def canceled(request: Request) -> HTMLResponse:
+        message = "Nothing was paid. You can buy premium time whenever you like."
+        return page(request, "message", title="You did not pay", message=message)
 
     return router

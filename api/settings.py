@@ -12,6 +12,7 @@ from core.settings import (
     DocumentSettings,
     LimitSettings,
     LinkSettings,
+    PaymentSettings,
     ProcessSettings,
     SettingsGroup,
     StorageSettings,
@@ -43,6 +44,7 @@ class ApiSettings(ProcessSettings):
     links: LinkSettings
     tokens: TokenSettings
     limits: LimitSettings
+    payment: PaymentSettings
     documents: DocumentSettings
     catalogue: CatalogueSettings
     telemetry: TelemetrySettings

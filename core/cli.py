@@ -12,7 +12,7 @@ import typer
 
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
-from core.accounts.premium import create_voucher, grant_premium
+from core.accounts.premium import create_voucher, grant_premium, revoke_purchase
 from core.accounts.registration import Registration
 from core.accounts.sessions import tier_of
 from core.clock import now
@@ -21,7 +21,7 @@ from core.lifecycle import GenerationState
 from core.models import Account, LetterState
 from core.outbox import JobOutbox
 from core.queue import Queue
-from core.repository import accounts, generations, letters
+from core.repository import accounts, generations, letters, purchases
 from core.repository.database import database, migrate
 from core.settings import BrokerSettings, DatabaseSettings, LimitSettings, TokenSettings, read
 
@@ -30,10 +30,12 @@ _T = TypeVar("_T")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after a Darkroom.")
 voucher_app = typer.Typer(no_args_is_help=True, help="Codes that give premium time.")
 account_app = typer.Typer(no_args_is_help=True, help="Customers.")
+purchase_app = typer.Typer(no_args_is_help=True, help="Premium time that was given.")
 letter_app = typer.Typer(no_args_is_help=True, help="Mail to customers.")
 job_app = typer.Typer(no_args_is_help=True, help="Generations on their way.")
 app.add_typer(voucher_app, name="voucher")
 app.add_typer(account_app, name="account")
+app.add_typer(purchase_app, name="purchase")
 app.add_typer(letter_app, name="letter")
 app.add_typer(job_app, name="job")
 
@@ -109,7 +111,7 @@ def voucher_create(
 
 @account_app.command("show")
 def account_show(email: Email) -> None:
-    """What is known of a customer."""
+    """What is known of a customer, and how it came by its premium time."""
 
     async def show() -> None:
         account = await _account(email)
@@ -119,6 +121,12 @@ def account_show(email: Email) -> None:
         typer.echo(f"tier           {tier_of(account, at=now()).value}")
         typer.echo(f"premium until  {account.premium_until or '-'}")
         typer.echo(f"created        {account.created_at}")
+        for purchase in await purchases.purchases_of(account.id):
+            typer.echo(
+                f"purchase       {purchase.id}  {purchase.days} days"
+                f"  {purchase.starts_at:%Y-%m-%d %H:%M} to {purchase.ends_at:%Y-%m-%d %H:%M}"
+                f"  {purchase.reference}{'  revoked' if purchase.revoked_at else ''}"
+            )
 
     _with_database(show)
 
@@ -131,6 +139,13 @@ def account_grant_premium(email: Email, days: Days) -> None:
         return await grant_premium((await _account(email)).id, days=days)
 
     typer.echo(f"Premium until {_with_database(grant).premium_until}.")
+
+
+@purchase_app.command("revoke")
+def purchase_revoke(purchase_id: UUID) -> None:
+    """Take back what is left of a purchase's time. Money is refunded at the payment provider, not here."""
+    account = _with_database(lambda: revoke_purchase(purchase_id))
+    typer.echo(f"{account.email} is premium until {account.premium_until}.")
 
 
 @account_app.command("ensure")

@@ -35,6 +35,10 @@ class InvalidMessageError(DarkroomError):
     """A wire message does not follow its schema; delivering it again cannot help."""
 
 
+class InvalidWebhookError(DarkroomError):
+    """A webhook does not come from whom it says, or cannot be read; delivering it again cannot help."""
+
+
 class ObjectNotFoundError(DarkroomError):
     """No object is stored under this key."""
 
@@ -94,6 +98,10 @@ class InvalidTokenError(ClientError):
 
 class InvalidVoucherError(ClientError):
     """A voucher code is unknown, used or expired."""
+
+
+class PaymentUnavailableError(ClientError):
+    """Nothing can be bought by card here."""
 
 
 class PremiumRequiredError(ClientError):

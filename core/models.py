@@ -22,6 +22,8 @@ class LetterKind(StrEnum):
     ADDRESS_TAKEN = "address_taken"
     RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of a letter, not a password
     PREMIUM_STARTED = "premium_started"
+    PREMIUM_REVOKED = "premium_revoked"
+    PAYMENT_FAILED = "payment_failed"
     GENERATION_FINISHED = "generation_finished"
     WINDOW_FINISHED = "window_finished"
 
@@ -125,8 +127,37 @@ class Voucher(Model):
         table = "voucher"
 
 
+class Checkout(Model):
+    """A page on which somebody may pay for premium time. Prices are in the currency's minor unit.
+
+    ``session`` and ``payment`` are the payment provider's names for the page and for what was paid there.
+    A refund that is told before its payment leaves ``reversed_at`` without ``paid_at``.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="checkouts"
+    )
+    account_id: UUID
+    session = fields.CharField(max_length=200, unique=True)
+    payment = fields.CharField(max_length=200, null=True)
+    days = fields.IntField()
+    price = fields.IntField()
+    currency = fields.CharField(max_length=3)
+    created_at = fields.DatetimeField(auto_now_add=True)
+    paid_at = fields.DatetimeField(null=True)
+    reversed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "checkout"
+
+
 class Purchase(Model):
-    """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``."""
+    """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``.
+
+    An account's purchases follow one another without overlapping. One that was revoked ends where it was
+    then, or where it would have started.
+    """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
@@ -139,6 +170,7 @@ class Purchase(Model):
     starts_at = fields.DatetimeField()
     ends_at = fields.DatetimeField()
     created_at = fields.DatetimeField(auto_now_add=True)
+    revoked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "purchase"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
@@ -89,6 +89,47 @@ class LimitSettings(SettingsGroup):
     signup_attempts_per_hour: int = Field(default=20, ge=1)
     reset_requests_per_hour: int = Field(default=10, ge=1)
     voucher_attempts_per_minute: int = Field(default=10, ge=1)
+    checkouts_per_hour: int = Field(default=20, ge=1)
+
+
+class Offer(BaseModel):
+    """Premium time that is for sale: ``price`` in the currency's minor unit, such as cents."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern="^[a-z0-9-]{1,40}$")
+    days: int = Field(ge=1, le=3660)
+    price: int = Field(ge=1, le=99_999_999)
+    currency: str = Field(pattern="^[a-z]{3}$")
+
+
+class PaymentSettings(SettingsGroup):
+    """Selling premium time by card. Without ``stripe_secret_key`` nothing is for sale.
+
+    ``payment_timeout_seconds`` is how long opening a payment page may take, attempts again included.
+    """
+
+    stripe_secret_key: SecretStr | None = None
+    stripe_webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
+    stripe_url: str = "https://api.stripe.com"
+    payment_timeout_seconds: float = Field(default=15, gt=0)
+    offers: tuple[Offer, ...] = Field(default=(), validate_default=True)
+
+    @field_validator("stripe_webhook_secret")
+    @classmethod
+    def _webhooks_can_be_checked(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("stripe_secret_key") is not None and secret is None:
+            raise ValueError("is needed with DARKROOM_STRIPE_SECRET_KEY: payments are told by webhook")
+        return secret
+
+    @field_validator("offers")
+    @classmethod
+    def _offers_differ(cls, offers: tuple[Offer, ...], info: ValidationInfo) -> tuple[Offer, ...]:
+        if info.data.get("stripe_secret_key") is not None and not offers:
+            raise ValueError("are needed with DARKROOM_STRIPE_SECRET_KEY: nothing is for sale")
+        if len({offer.id for offer in offers}) < len(offers):
+            raise ValueError("have to have different ids")
+        return offers
 
 
 class DocumentSettings(SettingsGroup):

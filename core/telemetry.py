@@ -50,6 +50,8 @@ FIRST_STEP_SECONDS: Final = Histogram(
 MODEL_BYTES: Final = Gauge("darkroom_model_bytes", "Weights of the models on the device", ["model"])
 SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a step together")
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
+CHECKOUTS: Final = Counter("darkroom_checkouts_total", "Payment pages asked for", ["outcome"])
+WEBHOOKS: Final = Counter("darkroom_webhooks_total", "Payment webhooks, by what came of them", ["outcome"])
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
 RATE_LIMITED: Final = Counter(
     "darkroom_rate_limited_total",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from strawberry.fastapi import BaseContext
 
 from core.accounts.limits import RateLimiter
+from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
@@ -28,6 +29,7 @@ class Services:
     registration: Registration
     sessions: Sessions
     vouchers: Vouchers
+    payments: Payments
     limiter: RateLimiter
     places: SubscriptionPlaces
     generations: Generations

@@ -63,6 +63,11 @@ class InvalidVoucher(UserError):
     """A voucher code."""
 
 
+@strawberry.type(description="Nothing can be bought by card here, or not at the moment.")
+class PaymentUnavailable(UserError):
+    """A person has to act; trying again at once does not help."""
+
+
 @strawberry.type(description="Only premium customers get this.")
 class PremiumRequired(UserError):
     """Download on the normal tier."""
@@ -138,6 +143,7 @@ def exception_handlers() -> list[_Handler]:
         _Handler(errors.EmailNotVerifiedError, EmailNotVerified),
         _Handler(errors.InvalidTokenError, InvalidToken),
         _Handler(errors.InvalidVoucherError, InvalidVoucher),
+        _Handler(errors.PaymentUnavailableError, PaymentUnavailable),
         _Handler(errors.PremiumRequiredError, PremiumRequired),
         _Handler(errors.NotFoundError, NotFound),
         _Handler(errors.AlreadyFinishedError, AlreadyFinished),

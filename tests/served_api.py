@@ -22,11 +22,18 @@ from core.settings import (
     DocumentSettings,
     LimitSettings,
     LinkSettings,
+    PaymentSettings,
     StorageSettings,
     TelemetrySettings,
     TokenSettings,
 )
 from tests.graphql_client import PASSWORD, Client
+
+
+@pytest.fixture
+def payment_settings() -> PaymentSettings:
+    """Nothing is sold by card, unless a test says so."""
+    return PaymentSettings()
 
 
 @pytest.fixture
@@ -37,6 +44,7 @@ def api_settings(
     link_settings: LinkSettings,
     token_settings: TokenSettings,
     limit_settings: LimitSettings,
+    payment_settings: PaymentSettings,
 ) -> ApiSettings:
     return ApiSettings(
         http=HttpSettings(),
@@ -46,6 +54,7 @@ def api_settings(
         links=link_settings,
         tokens=token_settings,
         limits=limit_settings,
+        payment=payment_settings,
         documents=DocumentSettings(),
         catalogue=CatalogueSettings(models=("darkroom-demo",)),
         telemetry=TelemetrySettings(),
@@ -53,8 +62,10 @@ def api_settings(
 
 
 @pytest.fixture
-def parts(api_settings: ApiSettings, queue: Queue) -> Parts:
-    return build_parts(api_settings, queue=queue)
+async def parts(api_settings: ApiSettings, queue: Queue) -> AsyncIterator[Parts]:
+    built = build_parts(api_settings, queue=queue)
+    yield built
+    await built.close()
 
 
 @pytest.fixture

@@ -19,6 +19,16 @@ from core.repository.database import in_transaction
 VERIFICATION_LIFETIME: Final = timedelta(hours=24)
 RESET_LIFETIME: Final = timedelta(hours=1)
 
+_SUBJECTS: Final = {
+    "address_taken": "You already have an account",
+    "premium_started": "Your premium time has started",
+    "payment_failed": "Your payment did not arrive",
+    "refund": "Your payment was refunded",
+    "dispute": "Your payment was taken back",
+    "operator": "Premium time was taken back",
+}
+"""Of letters that say nothing but what is in their rows: by kind, or by the reason where there is one."""
+
 _PROMPT_SHOWN = 400
 """Characters of a prompt in a letter: mail readers cut letters whose text is too long."""
 
@@ -72,13 +82,6 @@ class Author:
                 return await self._link(
                     letter, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
                 )
-            case LetterKind.ADDRESS_TAKEN:
-                return Contents(subject="You already have an account")
-            case LetterKind.PREMIUM_STARTED:
-                return Contents(
-                    subject="Your premium time has started",
-                    values={"premium_until": letter.account.premium_until},
-                )
             case LetterKind.GENERATION_FINISHED:
                 generation_id = UUID(letter.parameters["generation_id"])
                 generation = await generations.owned(letter.account_id, generation_id)
@@ -88,6 +91,13 @@ class Author:
                 return await self._pictures(
                     await windows.generations_of(window_id=window_id, account_id=letter.account_id)
                 )
+            case (
+                LetterKind.ADDRESS_TAKEN
+                | LetterKind.PREMIUM_STARTED
+                | LetterKind.PREMIUM_REVOKED
+                | LetterKind.PAYMENT_FAILED
+            ):
+                return _notice(letter)
 
     async def _link(
         self, letter: Letter, subject: str, purpose: TokenPurpose, lifetime: timedelta
@@ -122,6 +132,18 @@ class Author:
             },
             pictures=pictures,
         )
+
+
+def _notice(letter: Letter) -> Contents:
+    until = letter.account.premium_until
+    return Contents(
+        subject=_SUBJECTS[letter.parameters.get("reason", letter.kind.value)],
+        values={
+            "premium_until": until,
+            "is_premium": until is not None and until > now(),
+            **letter.parameters,
+        },
+    )
 
 
 def _subject(pictures: int, failed: int) -> str:

@@ -32,6 +32,7 @@ class Action(StrEnum):
     SIGNUP = "signup"
     RESET = "reset"
     VOUCHER = "voucher"
+    CHECKOUT = "checkout"
     PICTURES = "pictures"
 
 
@@ -90,6 +91,7 @@ class RateLimiter:
             Action.SIGNUP: Allowance(Action.SIGNUP, settings.signup_attempts_per_hour, _HOUR),
             Action.RESET: Allowance(Action.RESET, settings.reset_requests_per_hour, _HOUR),
             Action.VOUCHER: Allowance(Action.VOUCHER, settings.voucher_attempts_per_minute, _MINUTE),
+            Action.CHECKOUT: Allowance(Action.CHECKOUT, settings.checkouts_per_hour, _HOUR),
         }
         self._pictures = {
             Tier.NORMAL: Allowance(Action.PICTURES, settings.pictures_per_day_normal, _DAY),

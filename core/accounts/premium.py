@@ -1,18 +1,32 @@
-"""Premium time: vouchers and grants."""
+"""Premium time: given for a voucher, a payment or by an operator, and taken back."""
 
 from datetime import timedelta
+from enum import StrEnum
+from typing import Final
 from uuid import UUID, uuid4
+
+import structlog
 
 from core.accounts.limits import Action, RateLimiter
 from core.accounts.tokens import hash_secret, new_secret
 from core.clock import now
-from core.errors import FieldProblem, InvalidInputError, InvalidVoucherError
-from core.models import Account, LetterKind, Voucher
+from core.errors import FieldProblem, InvalidInputError, InvalidVoucherError, NotFoundError
+from core.models import Account, LetterKind, Purchase, Voucher
 from core.outbox import write_letter
-from core.repository import accounts
+from core.repository import accounts, purchases
 from core.repository.database import in_transaction
 
-MAX_DAYS = 3660
+MAX_DAYS: Final = 3660
+
+log = structlog.get_logger(__name__)
+
+
+class RevocationReason(StrEnum):
+    """Why premium time is taken back."""
+
+    REFUND = "refund"
+    DISPUTE = "dispute"
+    OPERATOR = "operator"
 
 
 async def create_voucher(*, days: int, valid_days: int | None = None) -> str:
@@ -49,11 +63,14 @@ class Vouchers:
         moment = now()
         code_hash = hash_secret(code.strip())
         async with in_transaction():
-            voucher = await accounts.use_voucher(code_hash, now=moment)
+            voucher = await purchases.use_voucher(code_hash, now=moment)
             if voucher is None:
                 raise InvalidVoucherError("This code is not valid: unknown, already used, or expired.")
-            return await _extend(
-                account.id, days=voucher.days, source="voucher", reference=f"voucher:{code_hash}"
+            return await give_premium(
+                await accounts.lock(account.id),
+                days=voucher.days,
+                source="voucher",
+                reference=f"voucher:{code_hash}",
             )
 
 
@@ -65,15 +82,49 @@ async def grant_premium(account_id: UUID, *, days: int) -> Account:
     """
     _check_days(days)
     async with in_transaction():
-        return await _extend(account_id, days=days, source="grant", reference=f"grant:{uuid4()}")
+        return await give_premium(
+            await accounts.lock(account_id), days=days, source="grant", reference=f"grant:{uuid4()}"
+        )
 
 
-async def _extend(account_id: UUID, *, days: int, source: str, reference: str) -> Account:
-    account = await accounts.extend_premium(
-        await accounts.lock(account_id), days=days, source=source, reference=reference, now=now()
+async def revoke_purchase(purchase_id: UUID) -> Account:
+    """Take back what is left of a purchase, whatever it came from: for operators. Moves no money.
+
+    Raises:
+        NotFoundError: there is no such purchase, or it was revoked before.
+    """
+    async with in_transaction():
+        purchase = await purchases.lock_purchase(purchase_id)
+        if purchase is None or purchase.revoked_at is not None:
+            raise NotFoundError(f"there is no purchase {purchase_id} that could be revoked")
+        await take_back_premium(purchase.account, purchase, reason=RevocationReason.OPERATOR)
+        return purchase.account
+
+
+async def give_premium(account: Account, *, days: int, source: str, reference: str) -> Account:
+    """Add premium time and tell the customer; within a transaction that has locked the account.
+
+    Args:
+        account: whose time it is.
+        days: how much.
+        source: where it comes from.
+        reference: what it was given for; it counts once.
+    """
+    account = await purchases.extend_premium(
+        account, days=days, source=source, reference=reference, now=now()
     )
-    await write_letter(account_id, LetterKind.PREMIUM_STARTED)
+    await write_letter(account.id, LetterKind.PREMIUM_STARTED)
+    log.info("premium_given", account=str(account.id), days=days, source=source)
     return account
+
+
+async def take_back_premium(account: Account, purchase: Purchase, *, reason: RevocationReason) -> None:
+    """End a purchase's time and tell the customer; within a transaction that has locked the account."""
+    await purchases.revoke_premium(account, purchase, now=now())
+    await write_letter(
+        account.id, LetterKind.PREMIUM_REVOKED, {"reason": reason.value, "days": purchase.days}
+    )
+    log.info("premium_revoked", account=str(account.id), purchase=str(purchase.id), reason=reason.value)
 
 
 def _check_days(days: int) -> None:

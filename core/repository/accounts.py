@@ -1,9 +1,9 @@
-"""Accounts, their sessions, mailed tokens, vouchers and purchases."""
+"""Accounts, their sessions and mailed tokens."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from core.models import Account, EmailToken, Purchase, RefreshToken, SessionFamily, TokenPurpose, Voucher
+from core.models import Account, EmailToken, RefreshToken, SessionFamily, TokenPurpose
 
 
 def email_key(email: str) -> str:
@@ -71,27 +71,3 @@ async def use_email_token(token_hash: str, *, purpose: TokenPurpose, now: dateti
         return None
     token = await EmailToken.get(hash=token_hash).select_related("account")
     return token.account
-
-
-async def use_voucher(code_hash: str, *, now: datetime) -> Voucher | None:
-    """Redeem a voucher; none when it is unknown, used or expired."""
-    voucher = await Voucher.select_for_update().get_or_none(code_hash=code_hash, redeemed_at=None)
-    if voucher is None or (voucher.expires_at is not None and voucher.expires_at <= now):
-        return None
-    voucher.redeemed_at = now
-    await voucher.save(update_fields=["redeemed_at"])
-    return voucher
-
-
-async def extend_premium(
-    account: Account, *, days: int, source: str, reference: str, now: datetime
-) -> Account:
-    """Add premium time after what the account already has; the account must be locked."""
-    starts_at = max(now, account.premium_until or now)
-    ends_at = starts_at + timedelta(days=days)
-    await Purchase.create(
-        account=account, source=source, reference=reference, days=days, starts_at=starts_at, ends_at=ends_at
-    )
-    account.premium_until = ends_at
-    await account.save(update_fields=["premium_until"])
-    return account

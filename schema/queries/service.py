@@ -1,4 +1,4 @@
-"""The models on offer and the state of the service."""
+"""The models on offer, what premium time costs, and the state of the service."""
 
 from importlib.metadata import version
 
@@ -7,6 +7,7 @@ import strawberry
 from core.outlook import next_window_at
 from core.repository import windows
 from schema.context import Context
+from schema.types.premium import Offer
 from schema.types.service import Model, Service, Worker
 
 
@@ -18,6 +19,11 @@ class ServiceQuery:
     def models(self, info: strawberry.Info[Context, None]) -> list[Model]:
         """In the catalogue's order."""
         return [Model.of(entry) for entry in info.context.services.catalogue.models]
+
+    @strawberry.field(description="The premium time that is for sale; empty where none is sold by card.")
+    def offers(self, info: strawberry.Info[Context, None]) -> list[Offer]:
+        """In the operator's order."""
+        return [Offer.of(offer) for offer in info.context.services.payments.offers]
 
     @strawberry.field(description="The state of the service.")
     async def service(self, info: strawberry.Info[Context, None]) -> Service:

@@ -14,7 +14,7 @@ class RateLimit:
     """One allowance, as it stands now."""
 
     name: str = strawberry.field(
-        description="`signin`, `signup`, `reset` and `voucher`: attempts; `pictures`: asked for; "
+        description="`signin`, `signup`, `reset`, `voucher` and `checkout`: attempts; `pictures`: asked for; "
         "`openGenerations`: that wait or run; `subscriptions`: that are live."
     )
     limit: int = strawberry.field(description="How much there is in all.")

@@ -6,7 +6,8 @@ from tests.served_api import (
     normal,
     parts,
     password_hash,
+    payment_settings,
     premium,
 )
 
-__all__ = ["api_settings", "client", "normal", "parts", "password_hash", "premium"]
+__all__ = ["api_settings", "client", "normal", "parts", "password_hash", "payment_settings", "premium"]

@@ -157,7 +157,7 @@ async def test_the_same_idempotency_key_costs_its_pictures_once(normal: Client) 
 
 
 async def test_rate_limit_tells_a_stranger_about_the_address_alone(client: Client) -> None:
-    assert await remaining(client) == {"signin": 3, "signup": 2, "reset": 10, "voucher": 2}
+    assert await remaining(client) == {"signin": 3, "signup": 2, "reset": 10, "voucher": 2, "checkout": 20}
 
 
 async def test_rate_limit_tells_a_customer_everything_and_asking_costs_nothing(normal: Client) -> None:

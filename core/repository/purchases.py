@@ -1,0 +1,91 @@
+"""Premium time: vouchers, payment pages, and what came of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from core.models import Account, Checkout, Purchase, Voucher
+
+
+async def use_voucher(code_hash: str, *, now: datetime) -> Voucher | None:
+    """Redeem a voucher; none when it is unknown, used or expired."""
+    voucher = await Voucher.select_for_update().get_or_none(code_hash=code_hash, redeemed_at=None)
+    if voucher is None or (voucher.expires_at is not None and voucher.expires_at <= now):
+        return None
+    voucher.redeemed_at = now
+    await voucher.save(update_fields=["redeemed_at"])
+    return voucher
+
+
+async def lock_checkout(checkout_id: UUID) -> Checkout | None:
+    """A checkout and its account, which is locked until the transaction ends; none when either is gone.
+
+    The account comes first, as in everything that locks its rows: its deletion does so too.
+    """
+    known = await Checkout.get_or_none(id=checkout_id)
+    if known is None:
+        return None
+    account = await Account.select_for_update().get_or_none(id=known.account_id)
+    # Read again: another delivery of the same webhook may have held the lock.
+    checkout = await Checkout.get_or_none(id=checkout_id)
+    if account is None or checkout is None:
+        return None
+    checkout.account = account
+    return checkout
+
+
+async def find_purchase(reference: str) -> Purchase | None:
+    """The purchase that was made by a payment, voucher or grant."""
+    return await Purchase.get_or_none(reference=reference)
+
+
+async def lock_purchase(purchase_id: UUID) -> Purchase | None:
+    """A purchase and its account, which is locked until the transaction ends; none when either is gone."""
+    known = await Purchase.get_or_none(id=purchase_id)
+    if known is None:
+        return None
+    account = await Account.select_for_update().get_or_none(id=known.account_id)
+    purchase = await Purchase.get_or_none(id=purchase_id)
+    if account is None or purchase is None:
+        return None
+    purchase.account = account
+    return purchase
+
+
+async def purchases_of(account_id: UUID) -> Sequence[Purchase]:
+    """An account's purchases, in the order in which they are used up."""
+    return await Purchase.filter(account_id=account_id).order_by("starts_at", "created_at")
+
+
+async def extend_premium(
+    account: Account, *, days: int, source: str, reference: str, now: datetime
+) -> Account:
+    """Add premium time after what the account already has; the account must be locked."""
+    starts_at = max(now, account.premium_until or now)
+    ends_at = starts_at + timedelta(days=days)
+    await Purchase.create(
+        account=account, source=source, reference=reference, days=days, starts_at=starts_at, ends_at=ends_at
+    )
+    account.premium_until = ends_at
+    await account.save(update_fields=["premium_until"])
+    return account
+
+
+async def revoke_premium(account: Account, purchase: Purchase, *, now: datetime) -> None:
+    """Take back what is left of a purchase; the account must be locked.
+
+    Used time stays used. Purchases that follow move forward by what was left, so none of them loses any.
+    """
+    end = min(purchase.ends_at, max(purchase.starts_at, now))
+    left = purchase.ends_at - end
+    if left and account.premium_until is not None:
+        later = await Purchase.filter(account_id=account.id, starts_at__gte=purchase.ends_at)
+        for other in later:
+            other.starts_at -= left
+            other.ends_at -= left
+            await other.save(update_fields=["starts_at", "ends_at"])
+        account.premium_until -= left
+        await account.save(update_fields=["premium_until"])
+    purchase.ends_at = end
+    purchase.revoked_at = now
+    await purchase.save(update_fields=["ends_at", "revoked_at"])
