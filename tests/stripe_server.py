@@ -1,6 +1,6 @@
 """A stand-in for Stripe that the tests serve on this machine, over real HTTP.
 
-It knows what we use of Stripe's API, opening Checkout sessions, with idempotency, and reading payment intents,
+It knows what we use of Stripe's API (opening Checkout sessions with idempotency, reading payment intents)
 and it writes the events that Stripe would deliver, signed as the ``stripe`` library signs.
 """
 

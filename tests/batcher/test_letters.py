@@ -429,6 +429,52 @@ async def test_premium_time_is_confirmed_with_its_end(
         assert "until 9 March 2031, 14:05 UTC" in words
 
 
+@pytest.mark.parametrize(
+    ("reason", "days", "subject", "words"),
+    [
+        ("refund", 30, "Your payment was refunded", "The payment for 30 days of premium time was refunded"),
+        ("dispute", 1, "Your payment was taken back", "The bank took the payment for 1 day of premium time"),
+        ("operator", 7, "Premium time was taken back", "What was left of 7 days of premium time was taken"),
+    ],
+)
+async def test_premium_time_that_was_taken_back_is_told_with_its_reason_and_what_is_left(
+    new_account: NewAccount,
+    postman: Postman,
+    delivered: Delivered,
+    reason: str,
+    days: int,
+    subject: str,
+    words: str,
+) -> None:
+    for year in (2131, 2021):
+        account = await new_account(premium_until=datetime(year, 3, 9, 14, 5, tzinfo=UTC))
+        await write_letter(account.id, LetterKind.PREMIUM_REVOKED, {"reason": reason, "days": days})
+
+    await send_all(postman)
+
+    for render in (text_of, lambda letter: _Words(html_of(letter)).words):
+        texts = [" ".join(render(letter).split()) for letter in delivered()]
+        assert len(texts) == 2
+        assert all(words in text for text in texts)
+        assert sum("premium until 9 March 2131, 14:05 UTC." in text for text in texts) == 1
+        assert sum("Your account is a normal one now" in text for text in texts) == 1
+    assert {letter["Subject"] for letter in delivered()} == {subject}
+
+
+async def test_a_payment_that_did_not_arrive_is_told(
+    new_account: NewAccount, postman: Postman, delivered: Delivered
+) -> None:
+    account = await new_account()
+    await write_letter(account.id, LetterKind.PAYMENT_FAILED, {"days": 30})
+
+    await send_all(postman)
+
+    [letter] = delivered()
+    assert letter["Subject"] == "Your payment did not arrive"
+    for text in (text_of(letter), _Words(html_of(letter)).words):
+        assert "30 days of premium time did not arrive" in " ".join(text.split())
+
+
 async def test_who_signs_up_twice_is_told_of_the_account_that_there_is(
     new_account: NewAccount, postman: Postman, delivered: Delivered
 ) -> None:

@@ -1,12 +1,17 @@
 import os
 import subprocess
 import sysconfig
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from core.models import Account
+from core.clock import now
+from core.models import Account, Purchase
 from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
+
+NewAccount = Callable[..., Awaitable[Account]]
 
 DARKROOM = Path(sysconfig.get_path("scripts")) / "darkroom"
 
@@ -59,6 +64,31 @@ async def test_an_operator_makes_an_account_premium_and_looks_at_it(environment:
     letters = darkroom(environment, "letter", "list").stdout
     assert letters.count("premium_started") == 2
     assert darkroom(environment, "job", "list").stdout == ""
+
+
+async def test_an_operator_takes_a_purchase_back(
+    environment: dict[str, str], new_account: NewAccount
+) -> None:
+    await new_account("a@example.org")
+    for days in ("30", "7"):
+        darkroom(environment, "account", "grant-premium", "a@example.org", "--days", days)
+    month, week = await Purchase.all().order_by("starts_at")
+    shown = darkroom(environment, "account", "show", "a@example.org").stdout
+    assert shown.index(f"{month.id}  30 days") < shown.index(f"{week.id}  7 days")
+
+    revoked = darkroom(environment, "purchase", "revoke", str(month.id))
+    assert revoked.returncode == 0, revoked.stderr
+    until = (await Account.get()).premium_until
+    assert until is not None
+    assert str(until) in revoked.stdout
+    assert abs(until - now() - timedelta(days=7)) < timedelta(minutes=1)
+    shown = darkroom(environment, "account", "show", "a@example.org").stdout
+    [line] = [line for line in shown.splitlines() if str(month.id) in line]
+    assert line.endswith("revoked")
+
+    again = darkroom(environment, "purchase", "revoke", str(month.id))
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "no purchase" in again.stderr
 
 
 async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:

@@ -1,7 +1,16 @@
+import re
+
 import pytest
 
 from core.errors import ConfigurationError
-from core.settings import BrokerSettings, DatabaseSettings, StorageSettings, TokenSettings, read
+from core.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    PaymentSettings,
+    StorageSettings,
+    TokenSettings,
+    read,
+)
 
 
 def test_a_missing_variable_is_named() -> None:
@@ -33,3 +42,40 @@ def test_a_table_that_is_not_json_is_named_and_not_shown(monkeypatch: pytest.Mon
     with pytest.raises(ConfigurationError, match=r'field "storage_options".*JSON') as refused:
         read(StorageSettings)
     assert "secret=x" not in str(refused.value)
+
+
+OFFER = '{"id": "month", "days": 30, "price": 900, "currency": "eur"}'
+
+
+def test_premium_time_can_be_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_STRIPE_SECRET_KEY", "sk_test_1")
+    monkeypatch.setenv("DARKROOM_STRIPE_WEBHOOK_SECRET", "whsec_1")
+    monkeypatch.setenv("DARKROOM_OFFERS", f"[{OFFER}]")
+    [offer] = read(PaymentSettings).offers
+    assert (offer.id, offer.days, offer.price, offer.currency) == ("month", 30, 900, "eur")
+
+
+@pytest.mark.parametrize(
+    ("variables", "reasons"),
+    [
+        (
+            {"STRIPE_SECRET_KEY": "sk_test_1"},
+            ["DARKROOM_STRIPE_WEBHOOK_SECRET: .* is needed", "DARKROOM_OFFERS: .* are needed"],
+        ),
+        ({"OFFERS": f"[{OFFER}, {OFFER}]"}, ["DARKROOM_OFFERS: .* different ids"]),
+        ({"OFFERS": f"[{OFFER.replace('900', '0')}]"}, ["DARKROOM_OFFERS_0_PRICE: "]),
+        ({"OFFERS": f"[{OFFER.replace('eur', 'Euro')}]"}, ["DARKROOM_OFFERS_0_CURRENCY: "]),
+        ({"OFFERS": f"[{OFFER.replace('30', '4000')}]"}, ["DARKROOM_OFFERS_0_DAYS: "]),
+        ({"OFFERS": OFFER.replace("{", '[{"gift": true, ') + "]"}, ["DARKROOM_OFFERS_0_GIFT: "]),
+    ],
+)
+def test_what_cannot_be_sold_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reasons: list[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"DARKROOM_{name}", value)
+    with pytest.raises(ConfigurationError) as refused:
+        read(PaymentSettings)
+    for reason in reasons:
+        assert re.search(reason, str(refused.value))
+    assert "sk_test_1" not in str(refused.value)
