@@ -19,6 +19,7 @@ from core.settings import Offer, PaymentSettings
 _RETRIES: Final = 2
 _CHECKOUT: Final = "darkroom_checkout"
 _ACCOUNT: Final = "darkroom_account"
+_OF_PAYMENTS: Final = (PaymentEvent.REFUNDED, PaymentEvent.DISPUTED)
 _MAY_PASS: Final = (stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError, TimeoutError)
 """What may be otherwise the next time; any other error is about our settings."""
 
@@ -100,7 +101,7 @@ class StripePayments:
                         "mode": "payment",
                         "client_reference_id": str(checkout_id),
                         "metadata": names,
-                        # A charge takes these over, so that its refund can be told apart.
+                        # So that a refund or a dispute of the payment can be told apart.
                         "payment_intent_data": {"metadata": names},
                         "line_items": [
                             {
@@ -151,7 +152,7 @@ class StripePayments:
             return None
         kind, thing = found
         metadata = thing.metadata or {}
-        if kind is PaymentEvent.DISPUTED and thing.payment_intent is not None:
+        if kind in _OF_PAYMENTS and _CHECKOUT not in metadata and thing.payment_intent is not None:
             metadata = await self._metadata_of(thing.payment_intent)
         checkout_id = _uuid(metadata.get(_CHECKOUT))
         if checkout_id is None:
@@ -159,11 +160,14 @@ class StripePayments:
         return PaymentNotice(event=kind, checkout_id=checkout_id, payment=thing.payment)
 
     async def _metadata_of(self, payment_intent: str) -> dict[str, str]:
-        """A dispute does not carry what its payment was for."""
+        """A dispute does not carry what its payment was for, a charge only what it had when it was made."""
         try:
             async with asyncio.timeout(self._timeout):
                 found = await self._client.v1.payment_intents.retrieve_async(payment_intent)
+        except stripe.InvalidRequestError:
+            return {}  # it is not of this account of Stripe's
         except (stripe.StripeError, TimeoutError) as error:
+            log.warning("webhook_postponed", payment=payment_intent, error=repr(error))
             raise _unavailable(error) from error
         return dict(found.metadata.to_dict()) if found.metadata else {}
 

@@ -40,6 +40,7 @@ def test_every_error_of_a_union_is_a_user_error() -> None:
         "InvalidToken",
         "InvalidVoucher",
         "NotFound",
+        "PaymentUnavailable",
         "PremiumRequired",
         "QuotaExceeded",
         "RateLimited",
