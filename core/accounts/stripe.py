@@ -192,7 +192,9 @@ def _told(event: _Event) -> tuple[PaymentEvent, _Thing] | None:
 
 
 def _unavailable(error: Exception) -> ServiceUnavailableError:
-    return ServiceUnavailableError(f"stripe: {type(error).__name__} {error}".rstrip())
+    # Around an error of the network the library puts a paragraph for people who call its support.
+    reason = error.__cause__ or error
+    return ServiceUnavailableError(f"stripe: {type(reason).__name__}: {reason}")
 
 
 def _uuid(text: str | None) -> UUID | None:
