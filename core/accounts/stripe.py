@@ -67,12 +67,17 @@ class StripePayments:
         self._timeout = timeout_seconds
         self._public_url = public_url.rstrip("/")
         self._http = stripe.HTTPXClient(timeout=timeout_seconds / (_RETRIES + 1))
-        self._client = stripe.StripeClient(
+        client = stripe.StripeClient(
             secret_key,
             base_addresses={"api": url.rstrip("/")},
             http_client=self._http,
             max_network_retries=_RETRIES,
         )
+        # The library imports when it is first used, for a tenth of a second in which nobody else is served.
+        self._sessions = client.v1.checkout.sessions
+        self._payment_intents = client.v1.payment_intents
+        for kind in ("checkout.session", "payment_intent"):
+            stripe.StripeObject.construct_from({"found": {"object": kind}}, None)
 
     @classmethod
     def of(cls, settings: PaymentSettings, *, public_url: str) -> Self | None:
@@ -96,7 +101,7 @@ class StripePayments:
         names = {_CHECKOUT: str(checkout_id), _ACCOUNT: str(account_id)}
         try:
             async with asyncio.timeout(self._timeout):
-                session = await self._client.v1.checkout.sessions.create_async(
+                session = await self._sessions.create_async(
                     {
                         "mode": "payment",
                         "client_reference_id": str(checkout_id),
@@ -163,7 +168,7 @@ class StripePayments:
         """A dispute does not carry what its payment was for, a charge only what it had when it was made."""
         try:
             async with asyncio.timeout(self._timeout):
-                found = await self._client.v1.payment_intents.retrieve_async(payment_intent)
+                found = await self._payment_intents.retrieve_async(payment_intent)
         except stripe.InvalidRequestError:
             return {}  # it is not of this account of Stripe's
         except (stripe.StripeError, TimeoutError) as error:
