@@ -131,14 +131,15 @@ class Checkout(Model):
     """A page on which somebody may pay for premium time. Prices are in the currency's minor unit.
 
     ``session`` and ``payment`` are the payment provider's names for the page and for what was paid there.
-    A refund that is told before its payment leaves ``reversed_at`` without ``paid_at``.
+    A refund that is told before its payment leaves ``reversed_at`` without ``paid_at``. It outlives its
+    account, for the books, and then says no longer whose it was.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
-    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
-        "darkroom.Account", related_name="checkouts"
+    account: fields.ForeignKeyNullableRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="checkouts", null=True, on_delete=OnDelete.SET_NULL
     )
-    account_id: UUID
+    account_id: UUID | None
     session = fields.CharField(max_length=200, unique=True)
     payment = fields.CharField(max_length=200, null=True)
     days = fields.IntField()
@@ -150,6 +151,7 @@ class Checkout(Model):
 
     class Meta:
         table = "checkout"
+        indexes: Final = (Index(fields=("account_id",), name="checkout_account"),)
 
 
 class Purchase(Model):

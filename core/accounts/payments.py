@@ -169,53 +169,54 @@ class Payments:
         return outcome
 
     async def _apply(self, notice: PaymentNotice, *, source: str) -> str:
-        checkout = await purchases.lock_checkout(notice.checkout_id)
-        if checkout is None:
-            return _told_of_nobody(notice)
+        found = await purchases.lock_checkout(notice.checkout_id)
+        if found is None:
+            return _ownerless(notice) if notice.event is PaymentEvent.PAID else "ignored"
+        checkout, account = found
         match notice.event:
             case PaymentEvent.PAID:
-                return await _pay(checkout, payment=notice.payment, source=source)
+                return await _pay(checkout, account, notice, source=source)
             case PaymentEvent.EXPIRED | PaymentEvent.FAILED:
-                return await _forget(checkout, notice.event)
+                return await _forget(checkout, account, notice.event)
             case PaymentEvent.REFUNDED | PaymentEvent.DISPUTED:
-                return await _reverse(checkout, notice.event, source=source)
+                return await _reverse(checkout, account, notice.event, source=source)
 
 
-def _told_of_nobody(notice: PaymentNotice) -> str:
-    if notice.event is not PaymentEvent.PAID:
+async def _pay(checkout: Checkout, account: Account | None, notice: PaymentNotice, *, source: str) -> str:
+    if checkout.paid_at is not None:
+        return "repeated"
+    checkout.paid_at = now()
+    checkout.payment = notice.payment
+    await checkout.save(update_fields=["paid_at", "payment"])
+    if checkout.reversed_at is not None:
         return "ignored"
-    # Its account was deleted while somebody paid: nobody can be given the time, so the money has to go back.
+    if account is None:
+        return _ownerless(notice)
+    await give_premium(account, days=checkout.days, source=source, reference=f"{source}:{notice.payment}")
+    return PaymentEvent.PAID.value
+
+
+def _ownerless(notice: PaymentNotice) -> str:
+    # The account was deleted while somebody paid. Nobody can be given the time: the money has to go back.
     log.error("payment_without_account", payment=notice.payment, checkout=str(notice.checkout_id))
     return "ownerless"
 
 
-async def _pay(checkout: Checkout, *, payment: str, source: str) -> str:
-    if checkout.paid_at is not None:
-        return "repeated"
-    checkout.paid_at = now()
-    checkout.payment = payment
-    await checkout.save(update_fields=["paid_at", "payment"])
-    if checkout.reversed_at is not None:
-        return "ignored"
-    await give_premium(checkout.account, days=checkout.days, source=source, reference=f"{source}:{payment}")
-    return PaymentEvent.PAID.value
-
-
-async def _forget(checkout: Checkout, event: PaymentEvent) -> str:
+async def _forget(checkout: Checkout, account: Account | None, event: PaymentEvent) -> str:
     if checkout.paid_at is not None:
         return "ignored"
     await checkout.delete()
-    if event is PaymentEvent.FAILED:
-        await write_letter(checkout.account_id, LetterKind.PAYMENT_FAILED, {"days": checkout.days})
+    if account is not None and event is PaymentEvent.FAILED:
+        await write_letter(account.id, LetterKind.PAYMENT_FAILED, {"days": checkout.days})
     return event.value
 
 
-async def _reverse(checkout: Checkout, event: PaymentEvent, *, source: str) -> str:
+async def _reverse(checkout: Checkout, account: Account | None, event: PaymentEvent, *, source: str) -> str:
     if checkout.reversed_at is not None:
         return "repeated"
     checkout.reversed_at = now()
     await checkout.save(update_fields=["reversed_at"])
     purchase = await purchases.find_purchase(f"{source}:{checkout.payment}")
-    if purchase is not None and purchase.revoked_at is None:
-        await take_back_premium(checkout.account, purchase, reason=_REASONS[event])
+    if account is not None and purchase is not None and purchase.revoked_at is None:
+        await take_back_premium(account, purchase, reason=_REASONS[event])
     return event.value

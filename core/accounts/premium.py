@@ -94,11 +94,12 @@ async def revoke_purchase(purchase_id: UUID) -> Account:
         NotFoundError: there is no such purchase, or it was revoked before.
     """
     async with in_transaction():
-        purchase = await purchases.lock_purchase(purchase_id)
-        if purchase is None or purchase.revoked_at is not None:
+        found = await purchases.lock_purchase(purchase_id)
+        if found is None or found[0].revoked_at is not None:
             raise NotFoundError(f"there is no purchase {purchase_id} that could be revoked")
-        await take_back_premium(purchase.account, purchase, reason=RevocationReason.OPERATOR)
-        return purchase.account
+        purchase, account = found
+        await take_back_premium(account, purchase, reason=RevocationReason.OPERATOR)
+        return account
 
 
 async def give_premium(account: Account, *, days: int, source: str, reference: str) -> Account:

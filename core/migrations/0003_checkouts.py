@@ -4,6 +4,7 @@ from core.models import LetterKind
 from tortoise.fields.base import OnDelete
 from uuid import uuid4
 from tortoise import fields
+from tortoise.indexes import Index
 
 class Migration(migrations.Migration):
     dependencies = [('darkroom', '0002_limits')]
@@ -15,7 +16,7 @@ class Migration(migrations.Migration):
             name='Checkout',
             fields=[
                 ('id', fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
-                ('account', fields.ForeignKeyField('darkroom.Account', source_field='account_id', db_constraint=True, to_field='id', related_name='checkouts', on_delete=OnDelete.CASCADE)),
+                ('account', fields.ForeignKeyField('darkroom.Account', source_field='account_id', null=True, db_constraint=True, to_field='id', related_name='checkouts', on_delete=OnDelete.SET_NULL)),
                 ('session', fields.CharField(unique=True, max_length=200)),
                 ('payment', fields.CharField(null=True, max_length=200)),
                 ('days', fields.IntField()),
@@ -25,7 +26,7 @@ class Migration(migrations.Migration):
                 ('paid_at', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ('reversed_at', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
-            options={'table': 'checkout', 'app': 'darkroom', 'pk_attr': 'id', 'table_description': "A page on which somebody may pay for premium time. Prices are in the currency's minor unit."},
+            options={'table': 'checkout', 'app': 'darkroom', 'indexes': [Index(fields=['account_id'], name='checkout_account')], 'pk_attr': 'id', 'table_description': "A page on which somebody may pay for premium time. Prices are in the currency's minor unit."},
             bases=['Model'],
         ),
         ops.AlterField(

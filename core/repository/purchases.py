@@ -17,21 +17,19 @@ async def use_voucher(code_hash: str, *, now: datetime) -> Voucher | None:
     return voucher
 
 
-async def lock_checkout(checkout_id: UUID) -> Checkout | None:
-    """A checkout and its account, which is locked until the transaction ends; none when either is gone.
+async def lock_checkout(checkout_id: UUID) -> tuple[Checkout, Account | None] | None:
+    """A checkout and its account, locked until the transaction ends.
 
-    The account comes first, as in everything that locks its rows: its deletion does so too.
+    None if there is no such checkout; without an account if that was deleted. The account is locked first, as
+    in everything that locks what belongs to it: its deletion does so too.
     """
     known = await Checkout.get_or_none(id=checkout_id)
     if known is None:
         return None
     account = await Account.select_for_update().get_or_none(id=known.account_id)
-    # Read again: another delivery of the same webhook may have held the lock.
-    checkout = await Checkout.get_or_none(id=checkout_id)
-    if account is None or checkout is None:
-        return None
-    checkout.account = account
-    return checkout
+    # Read again: another delivery of the same webhook may have had the locks.
+    checkout = await Checkout.select_for_update().get_or_none(id=checkout_id)
+    return None if checkout is None else (checkout, account)
 
 
 async def find_purchase(reference: str) -> Purchase | None:
@@ -39,17 +37,14 @@ async def find_purchase(reference: str) -> Purchase | None:
     return await Purchase.get_or_none(reference=reference)
 
 
-async def lock_purchase(purchase_id: UUID) -> Purchase | None:
+async def lock_purchase(purchase_id: UUID) -> tuple[Purchase, Account] | None:
     """A purchase and its account, which is locked until the transaction ends; none when either is gone."""
     known = await Purchase.get_or_none(id=purchase_id)
     if known is None:
         return None
     account = await Account.select_for_update().get_or_none(id=known.account_id)
     purchase = await Purchase.get_or_none(id=purchase_id)
-    if account is None or purchase is None:
-        return None
-    purchase.account = account
-    return purchase
+    return None if purchase is None or account is None else (purchase, account)
 
 
 async def purchases_of(account_id: UUID) -> Sequence[Purchase]:

@@ -262,6 +262,19 @@ async def test_what_is_not_about_us_is_taken_and_ignored(client: Client, event: 
     assert await outcome(client, {"id": "evt_1", "object": "event", **event}) == "ignored"
 
 
+async def test_what_is_told_of_a_checkout_that_nobody_knows_is_taken(
+    normal: Client, stripe_server: StripeServer
+) -> None:
+    url = await page(normal)
+    await Checkout.all().delete()
+    events = [
+        stripe_server.told("expired", url),
+        stripe_server.completed(url),
+        stripe_server.refunded(url),
+    ]
+    assert [await outcome(normal, event) for event in events] == ["ignored", "ownerless", "ignored"]
+
+
 async def test_a_payment_for_an_account_that_is_gone_is_taken_and_counted_for_the_operator(
     normal: Client, stripe_server: StripeServer
 ) -> None:
@@ -269,9 +282,11 @@ async def test_a_payment_for_an_account_that_is_gone_is_taken_and_counted_for_th
     paid, refunded = stripe_server.completed(url), stripe_server.refunded(url)
     await Account.all().delete()
     before = REGISTRY.get_sample_value("darkroom_webhooks_total", {"outcome": "ownerless"}) or 0
-    assert await outcome(normal, paid) == "ownerless"
+    outcomes = [await outcome(normal, event) for event in (paid, paid, refunded, refunded)]
+    assert outcomes == ["ownerless", "repeated", "refunded", "repeated"]
     assert REGISTRY.get_sample_value("darkroom_webhooks_total", {"outcome": "ownerless"}) == before + 1
-    assert await outcome(normal, refunded) == "ignored"
+    checkout = await Checkout.get()
+    assert (checkout.account_id, checkout.payment, checkout.price) == (None, "pi_1", 900)
     assert await Purchase.all().count() == 0
 
 
