@@ -133,10 +133,11 @@ class PaymentSettings(SettingsGroup):
 
 
 class DocumentSettings(SettingsGroup):
-    """How large a GraphQL document may be, fragments counted as often as they are spread.
+    """How large a GraphQL document may be, fragments counted as often as they are spread, and what it takes.
 
     ``document_tokens`` are words and brackets, ``document_depth`` fields inside one another, and
-    ``document_repeats`` how often one name may be asked for in one place.
+    ``document_repeats`` how often one name may be asked for in one place. ``document_cost`` is in the units
+    of the schema's ``@cost``.
     """
 
     document_tokens: int = Field(default=2000, ge=1)
@@ -145,6 +146,8 @@ class DocumentSettings(SettingsGroup):
     document_aliases: int = Field(default=30, ge=0)
     document_directives: int = Field(default=30, ge=0)
     document_repeats: int = Field(default=20, ge=1)
+    document_cost: int = Field(default=1000, ge=1)
+    operation_timeout_seconds: float = Field(default=10, gt=0)
 
     @property
     def measures(self) -> dict[str, int]:

@@ -61,6 +61,12 @@ RATE_LIMITED: Final = Counter(
 DOCUMENTS_REFUSED: Final = Counter(
     "darkroom_documents_refused_total", "GraphQL documents that were too large, by the limit", ["limit"]
 )
+OPERATION_COST: Final = Histogram(
+    "darkroom_graphql_cost", "Cost of a GraphQL operation", buckets=(1, 10, 30, 100, 300, 1_000, 3_000)
+)
+OPERATIONS_TIMED_OUT: Final = Counter(
+    "darkroom_graphql_timeouts_total", "GraphQL operations that took too long, by kind", ["operation"]
+)
 REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)

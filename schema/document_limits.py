@@ -7,9 +7,8 @@ validation does, only ever see documents that have passed.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Final
 
 from graphql import (
@@ -22,7 +21,6 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
 )
-from strawberry.extensions import ParserCache, ValidationCache
 
 from core.settings import DocumentSettings
 from core.telemetry import DOCUMENTS_REFUSED
@@ -58,7 +56,6 @@ class _Selection:
     names: Counter[str] = field(default_factory=Counter)
 
 
-@lru_cache(maxsize=500)
 def measure(document: DocumentNode) -> Measure:
     """The largest of each figure over the operations of ``document``.
 
@@ -126,42 +123,14 @@ class _Ruler:
         return _Selection(Measure(depth, total, aliases, directives, repeats), names)
 
 
-class BoundedParser(ParserCache):
-    """Parses documents of so many tokens at the most."""
-
-    def __init__(self, limits: DocumentSettings, *, kept: int) -> None:
-        super().__init__(maxsize=kept)
-        self._limits = limits
-
-    def on_parse(self) -> Iterator[None]:
-        """Gives up at one more; the parser itself does so at what is nested too deeply for it."""
-        self.execution_context.parse_options["max_tokens"] = self._limits.document_tokens
-        yield from super().on_parse()
-
-
-class BoundedValidation(ValidationCache):
-    """Validates documents that are within the limits, and refuses the others without looking at them."""
-
-    def __init__(self, limits: DocumentSettings, *, kept: int) -> None:
-        super().__init__(maxsize=kept)
-        self._limits = limits
-
-    def on_validate(self) -> Iterator[None]:
-        """Before anything is resolved."""
-        context = self.execution_context
-        if context.graphql_document is not None and (refused := self._refused(context.graphql_document)):
-            context.pre_execution_errors = refused
-            yield
-        else:
-            yield from super().on_validate()
-
-    def _refused(self, document: DocumentNode) -> list[GraphQLError]:
-        found, refused = measure(document), []
-        for name, most in self._limits.measures.items():
-            if (value := getattr(found, name)) > most:
-                DOCUMENTS_REFUSED.labels(limit=name).inc()
-                refused.append(_refusal(name, value, most))
-        return refused
+def refusals(document: DocumentNode, limits: DocumentSettings) -> list[GraphQLError]:
+    """One error for each limit that the document is beyond."""
+    found, refused = measure(document), []
+    for name, most in limits.measures.items():
+        if (value := getattr(found, name)) > most:
+            DOCUMENTS_REFUSED.labels(limit=name).inc()
+            refused.append(_refusal(name, value, most))
+    return refused
 
 
 def _refusal(name: str, value: int, most: int) -> GraphQLError:

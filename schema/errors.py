@@ -17,6 +17,7 @@ from strawberry.types.field import StrawberryField
 
 from core import errors
 from core.repository.database import UNAVAILABLE
+from schema.cost import ListSize
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,9 @@ class FieldError:
 class InvalidInput(UserError):
     """All refused fields at once."""
 
-    fields: list[FieldError] = strawberry.field(description="Every refused field.")
+    fields: list[FieldError] = strawberry.field(
+        description="Every refused field.", directives=[ListSize(assumed_size=10)]
+    )
 
 
 @strawberry.type(description="E-mail address and password do not belong together.")
@@ -170,6 +173,8 @@ class ErrorPresentation(MaskErrors):
             return error
         if isinstance(cause, errors.ClientError):
             return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
+        if isinstance(cause, errors.OperationTimeoutError):
+            return _presented(error, str(cause), "TIMEOUT")
         if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):
             log.warning("backing_service_unavailable", error=repr(cause))
             return _presented(error, "A backing service does not answer. Try again.", "SERVICE_UNAVAILABLE")

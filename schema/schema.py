@@ -13,7 +13,8 @@ from strawberry.types import ExecutionContext
 
 from core.settings import DocumentSettings
 from core.telemetry import REQUEST_SECONDS
-from schema.document_limits import BoundedParser, BoundedValidation
+from schema.cost import price_list
+from schema.documents import DocumentCheck, Documents
 from schema.errors import ErrorPresentation, UserError, exception_handlers
 from schema.mutations.accounts import AccountMutation
 from schema.mutations.generations import GenerationMutation
@@ -24,8 +25,7 @@ from schema.queries.generations import GenerationQuery
 from schema.queries.rate_limits import RateLimitQuery
 from schema.queries.service import ServiceQuery
 from schema.subscriptions.generation_status import GenerationSubscription
-
-_CACHED_DOCUMENTS = 500
+from schema.timeout import OperationTimeout
 
 
 class OperationTimer(SchemaExtension):
@@ -53,20 +53,25 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
     """The GraphQL schema of Darkroom.
 
     Args:
-        limits: of the documents that it takes.
+        limits: of the documents that it takes, and of what they may take.
     """
     query = merge_types("Query", (AccountQuery, GenerationQuery, RateLimitQuery, ServiceQuery))
     mutation = merge_types(
         "Mutation", (AccountMutation, SessionMutation, PremiumMutation, GenerationMutation)
     )
     subscription = merge_types("Subscription", (GenerationSubscription,))
+
+    def document_check() -> DocumentCheck:
+        # Called for each operation, once there is the schema whose prices are read below.
+        return DocumentCheck(documents)
+
     extensions: list[Any] = [
         OperationTimer,
         ErrorPresentation,
-        lambda: BoundedParser(limits, kept=_CACHED_DOCUMENTS),
-        lambda: BoundedValidation(limits, kept=_CACHED_DOCUMENTS),
+        document_check,
+        lambda: OperationTimeout(limits.operation_timeout_seconds),
     ]
-    return _Schema(
+    schema = _Schema(
         query=query,
         mutation=mutation,
         subscription=subscription,
@@ -75,3 +80,5 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
         config=StrawberryConfig(disable_field_suggestions=True),
         exception_handlers=exception_handlers(),
     )
+    documents = Documents(limits, prices=price_list(schema._schema))  # noqa: SLF001 - it has no public name
+    return schema

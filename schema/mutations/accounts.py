@@ -5,6 +5,7 @@ from typing import Annotated
 import strawberry
 
 from schema.context import Context
+from schema.cost import PASSWORD_HASH
 from schema.errors import InvalidInput, InvalidToken, RateLimited
 from schema.types.account import Account
 
@@ -60,7 +61,9 @@ ResetPasswordResult = Annotated[
 class AccountMutation:
     """Mutations about an account's address and password."""
 
-    @strawberry.mutation(description="Ask for an account; a letter with a link follows.")
+    @strawberry.mutation(
+        description="Ask for an account; a letter with a link follows.", directives=[PASSWORD_HASH]
+    )
     async def signup(
         self,
         info: strawberry.Info[Context, None],
@@ -93,7 +96,7 @@ class AccountMutation:
         )
         return PasswordResetRequested(message="If there is such an account, a letter is on its way.")
 
-    @strawberry.mutation(description="Choose a new password; every session ends.")
+    @strawberry.mutation(description="Choose a new password; every session ends.", directives=[PASSWORD_HASH])
     async def reset_password(
         self,
         info: strawberry.Info[Context, None],

@@ -5,6 +5,7 @@ from typing import Annotated
 import strawberry
 
 from schema.context import Context
+from schema.cost import PASSWORD_HASH
 from schema.errors import EmailNotVerified, InvalidCredentials, InvalidInput, InvalidToken, RateLimited
 from schema.types.account import Account, Session
 
@@ -50,7 +51,7 @@ ChangePasswordResult = Annotated[
 class SessionMutation:
     """Mutations about sessions."""
 
-    @strawberry.mutation(description="Sign in with address and password.")
+    @strawberry.mutation(description="Sign in with address and password.", directives=[PASSWORD_HASH])
     async def signin(
         self,
         info: strawberry.Info[Context, None],
@@ -83,7 +84,10 @@ class SessionMutation:
         await info.context.services.sessions.signout_everywhere(await info.context.viewer())
         return SignedOut(message="You are signed out everywhere.")
 
-    @strawberry.mutation(description="Set another password; every other session of your account ends.")
+    @strawberry.mutation(
+        description="Set another password; every other session of your account ends.",
+        directives=[PASSWORD_HASH],
+    )
     async def change_password(
         self,
         info: strawberry.Info[Context, None],

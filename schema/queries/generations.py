@@ -5,7 +5,9 @@ from typing import Annotated
 import strawberry
 
 from core.errors import FieldProblem, InvalidInputError
+from core.generations import MAX_PAGE
 from schema.context import Context
+from schema.cost import ListSize
 from schema.types.account import Account
 from schema.types.generation import Generation, GenerationConnection, from_cursor
 from schema.types.node import Node, from_global_id, key_of
@@ -37,11 +39,14 @@ class GenerationQuery:
         """The generation, if it is the viewer's."""
         return await _owned_generation(info.context, id)
 
-    @strawberry.field(description="Your generations, newest first.")
+    @strawberry.field(
+        description="Your generations, newest first.",
+        directives=[ListSize(slicing_arguments=["first"], sized_fields=["edges"])],
+    )
     async def generations(
         self,
         info: strawberry.Info[Context, None],
-        first: Annotated[int, strawberry.argument(description="How many, 1 to 100.")] = 20,
+        first: Annotated[int, strawberry.argument(description=f"How many, 1 to {MAX_PAGE}.")] = 20,
         after: Annotated[
             str | None, strawberry.argument(description="The `endCursor` of the page before.")
         ] = None,

@@ -7,6 +7,7 @@ import strawberry
 from core.outlook import next_window_at
 from core.repository import windows
 from schema.context import Context
+from schema.cost import ListSize
 from schema.types.premium import Offer
 from schema.types.service import Model, Service, Worker
 
@@ -15,7 +16,9 @@ from schema.types.service import Model, Service, Worker
 class ServiceQuery:
     """Queries that need no sign-in."""
 
-    @strawberry.field(description="The models on offer; the first is the default.")
+    @strawberry.field(
+        description="The models on offer; the first is the default.", directives=[ListSize(assumed_size=10)]
+    )
     def models(self, info: strawberry.Info[Context, None]) -> list[Model]:
         """In the catalogue's order."""
         return [Model.of(entry) for entry in info.context.services.catalogue.models]

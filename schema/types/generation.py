@@ -14,6 +14,7 @@ from core.lifecycle import Delivery as DeliveryValue
 from core.outlook import Outlook
 from core.repository.generations import Position
 from schema.context import Context
+from schema.cost import Cost, ListSize
 from schema.types.enums import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from schema.types.node import Node, to_global_id
 
@@ -118,20 +119,23 @@ class Generation(Node):
             outlook=outlook,
         )
 
-    @strawberry.field(description="The pictures, once it SUCCEEDED.")
+    @strawberry.field(description="The pictures, once it SUCCEEDED.", directives=[ListSize(assumed_size=4)])
     async def images(self, info: strawberry.Info[Context, None]) -> list[Image]:
         """Looked up together for all generations of a list."""
         rows = await info.context.loaders.images.load(self.row.id)
         return [Image.of(row, generation=self.row) for row in rows]
 
-    @strawberry.field(description="Place in the queue of its tier from 1, while QUEUED.")
+    @strawberry.field(
+        description="Place in the queue of its tier from 1, while QUEUED.", directives=[Cost(weight="1")]
+    )
     async def queue_position(self, info: strawberry.Info[Context, None]) -> int | None:
         """Counted now, together for all generations of a list."""
         return (await self._look_ahead(info)).queue_position
 
     @strawberry.field(
         description="While QUEUED or RUNNING: when it should be finished, by the work ahead of it and the "
-        "speed that the workers have measured. Never in the past; null while nobody has measured it."
+        "speed that the workers have measured. Never in the past; null while nobody has measured it.",
+        directives=[Cost(weight="1")],
     )
     async def estimated_finish_at(self, info: strawberry.Info[Context, None]) -> datetime | None:
         """Estimated now, together for all generations of a list."""

@@ -7,6 +7,7 @@ import strawberry
 
 from core import catalogue
 from core.messages import Heartbeat
+from schema.cost import ListSize
 from schema.types.enums import Scheduler
 
 
@@ -89,4 +90,6 @@ class Service:
         description="When batch windows open, as a cron expression with seconds or `@every …`."
     )
     next_window_at: datetime | None = strawberry.field(description="When the next batch window opens.")
-    workers: list[Worker] = strawberry.field(description="The workers that are warm.")
+    workers: list[Worker] = strawberry.field(
+        description="The workers that are warm.", directives=[ListSize(assumed_size=10)]
+    )

@@ -1,0 +1,163 @@
+"""GraphQL documents: read, checked and priced once, and then known by their text.
+
+What is kept is bounded by tokens, since a token of a parsed document takes about half a kilobyte and
+documents differ a hundredfold. A document is first on trial: only one that comes a second time gets a safe
+place, so that texts made up by the thousand push out one another and not what customers' programs send.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, parse
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.schema import validate_document
+from strawberry.types import ExecutionContext
+
+from core.settings import DocumentSettings
+from core.telemetry import DOCUMENTS_REFUSED, OPERATION_COST
+from schema.cost import OperationCost, Prices
+from schema.document_limits import refusals
+
+COST_CODE: Final = "COST_LIMIT_EXCEEDED"
+
+KEPT_TOKENS: Final = 50_000
+"""In all documents that are kept: about 27 MB where they are as large as they may be."""
+
+
+@dataclass(slots=True)
+class Document:
+    """A parsed document and what is known of it.
+
+    Attributes:
+        checked: whether it is within the limits and valid.
+        costs: of its operations, by name.
+    """
+
+    parsed: DocumentNode
+    checked: bool = False
+    costs: dict[str | None, OperationCost] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Words and brackets."""
+        return self.parsed.token_count or 0
+
+
+class Documents:
+    """The documents that one process knows."""
+
+    def __init__(self, limits: DocumentSettings, *, prices: Prices, kept_tokens: int = KEPT_TOKENS) -> None:
+        self.limits = limits
+        self._prices = prices
+        self._trial = _Shelf(kept_tokens // 2)
+        self._proven = _Shelf(kept_tokens // 2)
+
+    def parse(self, text: str) -> Document:
+        """The document of a text.
+
+        Raises:
+            GraphQLSyntaxError: it is none, or has too many tokens.
+        """
+        if (known := self._proven.get(text)) is not None:
+            return known
+        if (known := self._trial.pop(text)) is not None:
+            self._proven.put(text, known)
+            return known
+        return Document(parse(text, max_tokens=self.limits.document_tokens))
+
+    def check(self, text: str, document: Document, context: ExecutionContext) -> list[GraphQLError]:
+        """What is wrong with a document. One that nothing is wrong with is kept."""
+        if document.checked:
+            return []
+        # Validation looks at what fragments expand to, so what is too large is not even validated.
+        wrong = refusals(document.parsed, self.limits) or validate_document(
+            context.schema._schema,  # noqa: SLF001 - strawberry's extensions do the same
+            document.parsed,
+            context.validation_rules,
+        )
+        if not wrong:
+            document.checked = True
+            self._trial.put(text, document)
+        return wrong
+
+    def cost(self, document: Document, operation_name: str | None, variables: Mapping[str, Any]) -> int:
+        """The cost of one operation of a document that was checked."""
+        if operation_name not in document.costs:
+            operation = next(
+                one
+                for one in document.parsed.definitions
+                if isinstance(one, OperationDefinitionNode)
+                and operation_name in (None, one.name and one.name.value)
+            )
+            document.costs[operation_name] = OperationCost(self._prices, document.parsed, operation)
+        return document.costs[operation_name].of(variables)
+
+
+class _Shelf:
+    """Documents by text; those that were not used for longest make room for new ones."""
+
+    def __init__(self, tokens: int) -> None:
+        self._room = tokens
+        self._documents: OrderedDict[str, Document] = OrderedDict()
+
+    def get(self, text: str) -> Document | None:
+        if (found := self._documents.get(text)) is not None:
+            self._documents.move_to_end(text)
+        return found
+
+    def pop(self, text: str) -> Document | None:
+        if (found := self._documents.pop(text, None)) is not None:
+            self._room += found.tokens
+        return found
+
+    def put(self, text: str, document: Document) -> None:
+        self.pop(text)
+        self._documents[text] = document
+        self._room -= document.tokens
+        while self._room < 0:
+            _, oldest = self._documents.popitem(last=False)
+            self._room += oldest.tokens
+
+
+class DocumentCheck(SchemaExtension):
+    """Lets through what is within every limit, and tells the cost with the answer."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._document: Document | None = None
+        self._cost: int | None = None
+
+    def on_parse(self) -> Iterator[None]:
+        """From what is known, where it is."""
+        context = self.execution_context
+        if context.query:
+            self._document = self._documents.parse(context.query)
+            context.graphql_document = self._document.parsed
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        """Before anything is resolved."""
+        context, document = self.execution_context, self._document
+        if context.query and document is not None:
+            context.pre_execution_errors = self._documents.check(context.query, document, context)
+            if not context.pre_execution_errors:
+                self._cost = self._documents.cost(document, context.operation_name, context.variables or {})
+                context.pre_execution_errors = self._refused(self._cost)
+        yield
+
+    def get_results(self) -> dict[str, Any]:
+        """What goes into ``extensions``, once the cost is known."""
+        if self._cost is None:
+            return {}
+        return {"cost": {"requested": self._cost, "max": self._documents.limits.document_cost}}
+
+    def _refused(self, cost: int) -> list[GraphQLError]:
+        OPERATION_COST.observe(cost)
+        most = self._documents.limits.document_cost
+        if cost <= most:
+            return []
+        DOCUMENTS_REFUSED.labels(limit="cost").inc()
+        message = f"The operation is too expensive: its cost is {cost}, and at most {most} is allowed."
+        return [GraphQLError(message, extensions={"code": COST_CODE, "cost": cost, "max": most})]
