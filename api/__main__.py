@@ -8,14 +8,13 @@ import uvicorn
 import uvloop
 
 from api.app import Parts, build_app, build_parts
+from api.server import server_config
 from api.settings import ApiSettings
 from core import telemetry
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database
-
-_MAX_WEBSOCKET_MESSAGE = 64 * 1024
 
 
 def main() -> int:
@@ -48,20 +47,7 @@ class _Server:
     def __init__(self, settings: ApiSettings, parts: Parts) -> None:
         self._parts = parts
         self._stop = asyncio.Event()
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                build_app(settings, parts),
-                host=settings.http.host,
-                port=settings.http.port,
-                log_config=None,
-                access_log=False,
-                ws_max_size=_MAX_WEBSOCKET_MESSAGE,
-                ws_per_message_deflate=False,
-                ws_ping_interval=20,
-                timeout_graceful_shutdown=settings.http.shutdown_seconds,
-                server_header=False,
-            )
-        )
+        self._uvicorn = uvicorn.Server(server_config(build_app(settings, parts), settings.http))
 
     async def run(self) -> None:
         """Until uvicorn is told to stop; the background work then ends at its next pause."""
@@ -71,6 +57,7 @@ class _Server:
             )
             tasks.create_task(self._parts.outbox.run(stop=self._stop))
             tasks.create_task(self._parts.places.run(stop=self._stop))
+            tasks.create_task(self._parts.connections.run(stop=self._stop))
             # After its own shutdown uvicorn raises the signal once more; ours is not over then.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)

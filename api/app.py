@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from api import downloads, health, webhooks
+from api.connections import Connections
 from api.graphql import EXPLORER_FOLDER, graphql_router
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
 from api.pages import pages_router
-from api.settings import ApiSettings
+from api.settings import ApiSettings, HttpSettings
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
 from core.accounts.payments import Payments
@@ -45,6 +47,7 @@ class Parts:
     outbox: JobOutbox
     recorder: Recorder
     places: SubscriptionPlaces
+    connections: Connections
     stripe: StripePayments | None
 
     async def close(self) -> None:
@@ -62,6 +65,7 @@ def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
         recorder=Recorder(queue=queue),
         places=SubscriptionPlaces(settings.limits),
         stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
+        connections=Connections(check_seconds=settings.websocket.session_check_seconds),
     )
 
 
@@ -109,7 +113,15 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app.state.storage = parts.storage
     app.state.health = HealthChecks(queue=parts.queue)
     app.add_middleware(RequestMiddleware)
-    app.include_router(graphql_router(build_schema(settings.documents), services=services))
+    _let_in(app, settings.http)
+    app.include_router(
+        graphql_router(
+            build_schema(settings.documents),
+            services=services,
+            connections=parts.connections,
+            settings=settings,
+        )
+    )
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)
@@ -119,6 +131,18 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     _mount_explorer(app, EXPLORER_FOLDER)
     _answer_errors(app)
     return app
+
+
+def _let_in(app: FastAPI, settings: HttpSettings) -> None:
+    """Tell browsers that pages of the allowed origins may call; without any they may not."""
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("Authorization", "Content-Type", "Range", "X-Request-Id"),
+            expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+        )
 
 
 def _mount_explorer(app: FastAPI, folder: Path) -> None:

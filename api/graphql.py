@@ -1,24 +1,32 @@
 """GraphQL over HTTP and WebSocket, and GraphiQL for browsers."""
 
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import HTTPConnection
 from strawberry import Schema
-from strawberry.exceptions import ConnectionRejectionError
 from strawberry.fastapi import GraphQLRouter
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http.websocket_origin import is_same_origin, normalize_origin
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UNSET
 
+from api.addresses import client_address
+from api.connections import Connections
 from api.media_types import preferred
 from api.rate_limit_headers import rate_limit_headers
+from api.settings import ApiSettings
+from api.websocket import WebSocketHandler
 from core.accounts.limits import Standing, touched
-from core.errors import UnauthenticatedError
 from schema.context import Context, Services
 
 EXPLORER_FOLDER: Final = Path(__file__).parent / "explorer" / "dist"
@@ -52,25 +60,49 @@ class _Router(GraphQLRouter[Context, None]):
         standings: list[Standing] = []
         touched.set(standings)
         try:
+            self._admit(request)
             response = await super().run(request, context, root_value)
         except HTTPException as error:
             return JSONResponse(
                 {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]},
                 status_code=error.status_code,
+                headers={"Allow": "POST"} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else None,
                 media_type=preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON)) or _JSON,
             )
         response.headers.update(rate_limit_headers(standings))
         return response
 
-    def decode_json(self, data: str | bytes) -> object:
-        """One operation: an object that is not nested without end."""
-        try:
-            found = super().decode_json(data)
-        except (RecursionError, UnicodeDecodeError) as error:
-            raise HTTPException(400, "The body is not JSON that can be read.") from error
+    def _admit(self, request: Request) -> None:
+        """Refuse what a page elsewhere could make a browser send: links, forms and calls."""
+        if request.method == "GET":
+            if not self.should_render_graphql_ide(self.request_adapter_class(request)):
+                raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Operations are sent by POST.")
+            return
+        origin = request.headers.get("origin")
+        if not (
+            origin is None
+            or is_same_origin(origin, request.headers.get("host"))
+            or "*" in self.allowed_origins
+            or normalize_origin(origin) in self.allowed_origins
+        ):
+            raise HTTPException(HTTPStatus.FORBIDDEN, "Pages of this origin may not call the API.")
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != _JSON:
+            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {_JSON}.")
+
+    def parse_json(self, data: str | bytes) -> object:
+        """One operation: an object."""
+        found = super().parse_json(data)
         if not isinstance(found, dict):
             raise HTTPException(400, "The body has to be a JSON object, with one operation in it.")
         return found
+
+    def decode_json(self, data: str | bytes) -> object:
+        """What is nested without end, has a number without end or is no text is no JSON either."""
+        try:
+            return super().decode_json(data)
+        except (RecursionError, ValueError) as error:
+            raise JSONDecodeError("not JSON that can be read", "", 0) from error
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
@@ -107,14 +139,6 @@ class _Router(GraphQLRouter[Context, None]):
             headers={"Content-Type": f"{media_type}; charset=utf-8"},
         )
 
-    async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
-        """Close with 4403 unless ``connection_init`` carries a good token; over HTTP each field asks."""
-        try:
-            await context.connect()
-        except UnauthenticatedError as error:
-            raise ConnectionRejectionError from error
-        return None
-
     async def render_graphql_ide(self, request: Request) -> HTMLResponse:  # noqa: ARG002 - strawberry's hook
         """Our own build of GraphiQL, from our own origin."""
         page = EXPLORER_FOLDER / "index.html"
@@ -125,22 +149,39 @@ class _Router(GraphQLRouter[Context, None]):
         return HTMLResponse(page.read_text(), headers=_HEADERS)
 
 
-def graphql_router(schema: Schema, *, services: Services) -> APIRouter:
+def graphql_router(
+    schema: Schema, *, services: Services, connections: Connections, settings: ApiSettings
+) -> APIRouter:
     """``/graphql``: POST and WebSocket for clients, GET with ``Accept: text/html`` for browsers."""
 
     async def context(connection: HTTPConnection) -> Context:
         return Context(
             services=services,
             authorization=connection.headers.get("authorization"),
-            address=connection.client.host if connection.client else "",
+            address=client_address(connection),
             request_id=connection.scope["state"]["request_id"],
         )
 
-    return _Router(
+    router = _Router(
         schema,
         path="/graphql",
         graphql_ide="graphiql",
         allow_queries_via_get=False,
         context_getter=context,
         subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
+        connection_init_wait_timeout=timedelta(seconds=settings.websocket.websocket_init_seconds),
+        max_subscriptions_per_connection=settings.websocket.websocket_operations,
+        # Also the address by which customers know us, which a proxy may have replaced in `Host`.
+        allowed_origins=(*settings.http.allowed_origins, _origin(settings.links.public_url)),
     )
+    router.graphql_transport_ws_handler_class = partial(  # type: ignore[assignment] # it is only called
+        WebSocketHandler,
+        connections=connections,
+        timeout_seconds=settings.documents.operation_timeout_seconds,
+    )
+    return router
+
+
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -38,6 +38,8 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             if scope["type"] == "websocket":
+                # uvicorn logs the address of a socket that it opens, and queries hold tokens.
+                scope["query_string"] = b""
                 await self._app(scope, receive, send)
             elif _is_too_large(headers):
                 response = JSONResponse({"detail": f"A body has at most {MAX_BODY} bytes."}, status_code=413)

@@ -61,6 +61,10 @@ RATE_LIMITED: Final = Counter(
 DOCUMENTS_REFUSED: Final = Counter(
     "darkroom_documents_refused_total", "GraphQL documents that were too large, by the limit", ["limit"]
 )
+WEBSOCKETS: Final = Gauge("darkroom_websockets", "Open websocket connections")
+WEBSOCKETS_CLOSED: Final = Counter(
+    "darkroom_websockets_closed_total", "Websocket connections that the api closed, by code", ["code"]
+)
 OPERATION_COST: Final = Histogram(
     "darkroom_graphql_cost", "Cost of a GraphQL operation", buckets=(1, 10, 30, 100, 300, 1_000, 3_000)
 )

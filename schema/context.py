@@ -1,6 +1,7 @@
 """What resolvers reach: the services, and who asks."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from strawberry.fastapi import BaseContext
 
@@ -63,6 +64,15 @@ class Context(BaseContext):
         authorization = parameters.get("authorization", parameters.get("Authorization"))
         self._authorization = authorization if isinstance(authorization, str) else None
         return await self.viewer()
+
+    def for_operation(self) -> Self:
+        """A context for one operation of a websocket connection: it looks up anew who asks."""
+        return type(self)(
+            services=self.services,
+            authorization=self._authorization,
+            address=self.address,
+            request_id=self.request_id,
+        )
 
     def claims(self) -> AccessClaims:
         """What a genuine access token says, for what looks up by itself whether the session lives.

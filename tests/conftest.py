@@ -20,6 +20,7 @@ import structlog
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
+from api.settings import HttpSettings, WebSocketSettings
 from core.clock import now
 from core.lifecycle import Delivery, ImageFormat, Scheduler, Tier
 from core.messages import Heartbeat
@@ -30,6 +31,7 @@ from core.repository.database import migrate
 from core.settings import (
     BrokerSettings,
     DatabaseSettings,
+    DocumentSettings,
     LimitSettings,
     LinkSettings,
     MailSettings,
@@ -230,6 +232,21 @@ def link_settings() -> LinkSettings:
 @pytest.fixture
 def limit_settings() -> LimitSettings:
     return LimitSettings(signin_attempts_per_minute=1000, signup_attempts_per_hour=1000)
+
+
+@pytest.fixture
+def document_settings() -> DocumentSettings:
+    return DocumentSettings()
+
+
+@pytest.fixture
+def http_settings() -> HttpSettings:
+    return HttpSettings(shutdown_seconds=1)
+
+
+@pytest.fixture
+def websocket_settings() -> WebSocketSettings:
+    return WebSocketSettings(session_check_seconds=0.2)
 
 
 class NewAccount(Protocol):

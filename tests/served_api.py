@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 
 from api.app import Parts, build_app, build_parts
-from api.settings import ApiSettings, HttpSettings
+from api.server import server_config
+from api.settings import ApiSettings, HttpSettings, WebSocketSettings
 from core.accounts.passwords import PasswordHasher
 from core.clock import now
 from core.queue import Queue
@@ -37,7 +38,7 @@ def payment_settings() -> PaymentSettings:
 
 
 @pytest.fixture
-def api_settings(
+def api_settings(  # noqa: PLR0913, PLR0917 - one argument per group
     database: DatabaseSettings,
     broker_settings: BrokerSettings,
     storage_settings: StorageSettings,
@@ -45,9 +46,13 @@ def api_settings(
     token_settings: TokenSettings,
     limit_settings: LimitSettings,
     payment_settings: PaymentSettings,
+    document_settings: DocumentSettings,
+    http_settings: HttpSettings,
+    websocket_settings: WebSocketSettings,
 ) -> ApiSettings:
     return ApiSettings(
-        http=HttpSettings(),
+        http=http_settings,
+        websocket=websocket_settings,
         database=database,
         broker=broker_settings,
         storage=storage_settings,
@@ -55,7 +60,7 @@ def api_settings(
         tokens=token_settings,
         limits=limit_settings,
         payment=payment_settings,
-        documents=DocumentSettings(),
+        documents=document_settings,
         catalogue=CatalogueSettings(models=("darkroom-demo",)),
         telemetry=TelemetrySettings(),
     )
@@ -75,16 +80,17 @@ async def client(api_settings: ApiSettings, parts: Parts) -> AsyncIterator[Clien
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         app = build_app(api_settings, parts)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
-        )
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        server = uvicorn.Server(server_config(app, api_settings.http))
+        serving, stop = asyncio.create_task(server.serve(sockets=[listener])), asyncio.Event()
+        checking = asyncio.create_task(parts.connections.run(stop=stop))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             yield Client(http=http, port=port)
         server.should_exit = True
         await serving
+        stop.set()
+        await checking
 
 
 @pytest.fixture

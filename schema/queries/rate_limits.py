@@ -7,6 +7,7 @@ from core.clock import now
 from core.errors import UnauthenticatedError
 from core.lifecycle import Tier
 from schema.context import Context
+from schema.cost import ListSize
 from schema.types.rate_limit import RateLimit
 
 
@@ -16,7 +17,8 @@ class RateLimitQuery:
 
     @strawberry.field(
         description="What is left of what you may do: for your account where you are signed in, and for your "
-        "network address. Asking costs nothing."
+        "network address. Asking costs nothing.",
+        directives=[ListSize(assumed_size=10)],
     )
     async def rate_limit(self, info: strawberry.Info[Context, None]) -> list[RateLimit]:
         """Every allowance."""

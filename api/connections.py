@@ -1,0 +1,74 @@
+"""The websocket connections of this process, and the look at whether their sessions still live."""
+
+import asyncio
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from core.accounts.sessions import Viewer
+from core.clock import now, pause
+from core.repository import accounts
+from core.repository.database import UNAVAILABLE
+
+FORBIDDEN: Final = 4403
+"""The close code after which clients connect again with a fresh token."""
+
+log = structlog.get_logger(__name__)
+
+
+class Connection(Protocol):
+    """A connection that somebody signed in holds."""
+
+    viewer: Viewer
+
+    def end(self, code: int, reason: str) -> None:
+        """Close it soon, without waiting for a peer that does not read."""
+
+
+class Connections:
+    """Ends connections whose token has expired or whose session was ended.
+
+    Sessions end in any process, by signing out, a new password or the end of an account. So each process asks
+    the database, for all of its connections at once: the cost is one short statement per interval, however
+    many there are.
+
+    Args:
+        check_seconds: the interval, and so how long an ended session may go on listening.
+    """
+
+    def __init__(self, *, check_seconds: float) -> None:
+        self._check_seconds = check_seconds
+        self._open: set[Connection] = set()
+
+    def add(self, connection: Connection) -> None:
+        """Look after a connection."""
+        self._open.add(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget it, if it is known."""
+        self._open.discard(connection)
+
+    async def run(self, *, stop: asyncio.Event) -> None:
+        """Check again and again until ``stop`` is set."""
+        while not stop.is_set():
+            await pause(stop, seconds=self._check_seconds)
+            try:
+                await self.check()
+            except UNAVAILABLE as error:
+                # Tokens expire all the same; what was ended meanwhile is found the next time.
+                log.warning("sessions_not_checked", connections=len(self._open), error=repr(error))
+
+    async def check(self) -> None:
+        """End what has to end."""
+        self._end_expired(now())
+        by_session = {connection.viewer.session_id for connection in self._open}
+        if not by_session:
+            return
+        ended = await accounts.ended_sessions(by_session)
+        for connection in [one for one in self._open if one.viewer.session_id in ended]:
+            connection.end(FORBIDDEN, "Forbidden: the session was ended")
+
+    def _end_expired(self, moment: datetime) -> None:
+        for connection in [one for one in self._open if one.viewer.expires_at <= moment]:
+            connection.end(FORBIDDEN, "Forbidden: the access token has expired")
