@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import HTTPConnection
@@ -44,12 +44,21 @@ _JSON: Final = "application/json"
 _GRAPHQL_JSON: Final = "application/graphql-response+json"
 
 
+class _Request(StarletteRequestAdapter):
+    @property
+    def content_type(self) -> str:
+        """In small letters, as strawberry expects it."""
+        return (super().content_type or "").lower()
+
+
 class _Router(GraphQLRouter[Context, None]):
     """Speaks GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/.
 
     In its own media type an answer without data, one that nothing was done for, has status 400; in
     ``application/json`` every answer to a readable request has 200.
     """
+
+    request_adapter_class = _Request
 
     async def run(  # type: ignore[override] # its overloads say the same of more kinds of requests
         self, request: Request | WebSocket, context: Context = UNSET, root_value: None = None

@@ -9,6 +9,9 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from core.settings import TelemetrySettings
 
+_TELL_ALL: Final = ("tortoise.db_client", "uvicorn.error")
+"""Loggers that at DEBUG write statements with their values, and messages: prompts and tokens."""
+
 _WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 3600)
 
 CONSUMER_RECREATIONS: Final = Counter(
@@ -110,6 +113,8 @@ def configure(settings: TelemetrySettings, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    for name in _TELL_ALL:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     structlog.contextvars.bind_contextvars(process=process)
 
 

@@ -83,6 +83,7 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
     expected["DARKROOM_WORKER_NAME"] = "host name and process id"
     expected["DARKROOM_MODELS"] = expected["DARKROOM_WORKER_MODELS"] = "[]"
     expected["DARKROOM_WORKER_BUCKETS"] = expected["DARKROOM_OFFERS"] = "[]"
+    expected["DARKROOM_ALLOWED_ORIGINS"] = expected["DARKROOM_TRUSTED_PROXIES"] = "[]"
     expected["DARKROOM_WORKER_FUSION"] = "true"
     assert documented == expected
 
