@@ -22,14 +22,16 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
     SubscribeMessage,
 )
 from strawberry.types.execution import ExecutionResult, PreExecutionError
+from strawberry.types.graphql import OperationType
 
 from api.connections import FORBIDDEN, Connections
 from core.accounts.sessions import Viewer
-from core.errors import OperationTimeoutError, ServiceUnavailableError, UnauthenticatedError
+from core.errors import ServiceUnavailableError, UnauthenticatedError
 from core.repository.database import UNAVAILABLE
-from core.telemetry import OPERATIONS_TIMED_OUT, WEBSOCKETS, WEBSOCKETS_CLOSED
+from core.telemetry import WEBSOCKETS, WEBSOCKETS_CLOSED
 from schema.context import Context
 from schema.errors import ErrorPresentation
+from schema.timeout import given_up
 
 _MAX_REASON: Final = 123
 """Bytes of a reason that fit into a close frame."""
@@ -212,8 +214,7 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
                         await operation.send_next(result)
                     first = False
         except TimeoutError as error:
-            OPERATIONS_TIMED_OUT.labels(operation="subscription").inc()
-            raise OperationTimeoutError(seconds=self._timeout_seconds) from error
+            raise given_up(OperationType.SUBSCRIPTION, seconds=self._timeout_seconds) from error
 
     async def _close(self, code: int, reason: str) -> None:
         """End everything, once."""

@@ -27,15 +27,6 @@ class ServiceUnavailableError(DarkroomError):
     retryable = True
 
 
-class OperationTimeoutError(DarkroomError):
-    """An operation took longer than it may, and was given up."""
-
-    retryable = True
-
-    def __init__(self, *, seconds: float) -> None:
-        super().__init__(f"This took longer than {seconds:g} seconds and was given up. Try again.")
-
-
 class ConflictError(DarkroomError):
     """The broker already holds a message on this subject."""
 

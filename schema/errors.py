@@ -173,8 +173,6 @@ class ErrorPresentation(MaskErrors):
             return error
         if isinstance(cause, errors.ClientError):
             return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
-        if isinstance(cause, errors.OperationTimeoutError):
-            return _presented(error, str(cause), "TIMEOUT")
         if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):
             log.warning("backing_service_unavailable", error=repr(cause))
             return _presented(error, "A backing service does not answer. Try again.", "SERVICE_UNAVAILABLE")

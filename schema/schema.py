@@ -34,12 +34,14 @@ class OperationTimer(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         """Around parsing, validation and execution."""
         begun = time.perf_counter()
-        yield
         try:
-            kind = self.execution_context.operation_type.value.lower()
-        except RuntimeError:
-            kind = "unreadable"
-        REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
+            yield
+        finally:
+            try:
+                kind = self.execution_context.operation_type.value.lower()
+            except RuntimeError:
+                kind = "unreadable"
+            REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
 
 
 class _Schema(strawberry.Schema):

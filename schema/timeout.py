@@ -3,11 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
-from core.errors import OperationTimeoutError
 from core.telemetry import OPERATIONS_TIMED_OUT
+
+
+def given_up(kind: OperationType, *, seconds: float) -> GraphQLError:
+    """The error of an operation that took longer than ``seconds``, which is counted."""
+    OPERATIONS_TIMED_OUT.labels(operation=kind.value.lower()).inc()
+    message = f"This took longer than {seconds:g} seconds and was given up. Try again."
+    return GraphQLError(message, extensions={"code": "TIMEOUT"})
 
 
 class OperationTimeout(SchemaExtension):
@@ -31,5 +38,4 @@ class OperationTimeout(SchemaExtension):
             async with asyncio.timeout(self._seconds):
                 yield
         except TimeoutError as error:
-            OPERATIONS_TIMED_OUT.labels(operation=kind.value.lower()).inc()
-            raise OperationTimeoutError(seconds=self._seconds) from error
+            raise given_up(kind, seconds=self._seconds) from error
