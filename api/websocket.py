@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
+from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 from graphql import GraphQLError
@@ -25,7 +27,6 @@ from strawberry.types.execution import ExecutionResult, PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from api.connections import FORBIDDEN, Connections
-from core.accounts.sessions import Viewer
 from core.errors import ServiceUnavailableError, UnauthenticatedError
 from core.repository.database import UNAVAILABLE
 from core.telemetry import WEBSOCKETS, WEBSOCKETS_CLOSED
@@ -68,7 +69,8 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         arguments: strawberry's own.
     """
 
-    viewer: Viewer
+    session_id: UUID
+    expires_at: datetime
 
     def __init__(self, *, connections: Connections, timeout_seconds: float, **arguments: Any) -> None:  # noqa: ANN401 - they are handed on
         super().__init__(**arguments)
@@ -137,7 +139,8 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     async def _sign_in(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                self.viewer = await self.context.connect()
+                viewer = await self.context.connect()
+            self.session_id, self.expires_at = viewer.session_id, viewer.expires_at
             self.connection_acknowledged = True
             self._connections.add(self)
             await self.send_message({"type": "connection_ack"})

@@ -63,7 +63,8 @@ class Context(BaseContext):
         parameters = self.connection_params if isinstance(self.connection_params, dict) else {}
         authorization = parameters.get("authorization", parameters.get("Authorization"))
         self._authorization = authorization if isinstance(authorization, str) else None
-        return await self.viewer()
+        # Not kept: each operation looks up anew who asks.
+        return await self.services.sessions.authenticate(self.claims())
 
     def for_operation(self) -> Self:
         """A context for one operation of a websocket connection: it looks up anew who asks."""
