@@ -23,7 +23,10 @@ class ServiceQuery:
         """In the catalogue's order."""
         return [Model.of(entry) for entry in info.context.services.catalogue.models]
 
-    @strawberry.field(description="The premium time that is for sale; empty where none is sold by card.")
+    @strawberry.field(
+        description="The premium time that is for sale; empty where none is sold by card.",
+        directives=[ListSize(assumed_size=10)],
+    )
     def offers(self, info: strawberry.Info[Context, None]) -> list[Offer]:
         """In the operator's order."""
         return [Offer.of(offer) for offer in info.context.services.payments.offers]

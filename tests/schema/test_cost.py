@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from graphql import GraphQLList, GraphQLNonNull, GraphQLObjectType, get_named_type, is_composite_type, parse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
@@ -74,6 +74,7 @@ def test_a_literal_that_is_no_size_costs_most(literal: str) -> None:
     assert cost(f"{{ generations(first: {literal}) {{ edges {{ cursor }} }} }}") == 1 + MAX_PAGE
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.one_of(st.none(), st.integers(-5, 300)), min_size=200, max_size=200))
 def test_the_remembered_cost_is_the_cost(sizes: list[int | None]) -> None:
     document = Document(parse(PAGE))
