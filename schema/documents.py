@@ -72,11 +72,7 @@ class Documents:
         if document.checked:
             return []
         # Validation looks at what fragments expand to, so what is too large is not even validated.
-        wrong = refusals(document.parsed, self.limits) or validate_document(
-            context.schema._schema,  # noqa: SLF001 - strawberry's extensions do the same
-            document.parsed,
-            context.validation_rules,
-        )
+        wrong = refusals(document.parsed, self.limits) or _validate(document.parsed, context)
         if not wrong:
             document.checked = True
             self._trial.put(text, document)
@@ -93,6 +89,21 @@ class Documents:
             )
             document.costs[operation_name] = OperationCost(self._prices, document.parsed, operation)
         return document.costs[operation_name].of(variables)
+
+
+def _validate(document: DocumentNode, context: ExecutionContext) -> list[GraphQLError]:
+    found = validate_document(
+        context.schema._schema,  # noqa: SLF001 - strawberry's extensions do the same
+        document,
+        context.validation_rules,
+    )
+    # Python reads no integers of thousands of digits, which is the document's fault and not ours.
+    return [
+        GraphQLError("A value in the document cannot be read.", one.nodes)
+        if isinstance(one.original_error, ValueError)
+        else one
+        for one in found
+    ]
 
 
 class _Shelf:
@@ -121,6 +132,18 @@ class _Shelf:
             self._room += oldest.tokens
 
 
+def _unnamed(context: ExecutionContext) -> list[GraphQLError]:
+    """Refuse to choose: strawberry would run the first of several operations."""
+    operations = [
+        one
+        for one in (context.graphql_document.definitions if context.graphql_document else ())
+        if isinstance(one, OperationDefinitionNode)
+    ]
+    if len(operations) > 1 and context._provided_operation_name is None:  # noqa: SLF001 - it has no public name
+        return [GraphQLError("Of several operations in a document `operationName` has to name one.")]
+    return []
+
+
 class DocumentCheck(SchemaExtension):
     """Lets through what is within every limit, and tells the cost with the answer."""
 
@@ -141,7 +164,9 @@ class DocumentCheck(SchemaExtension):
         """Before anything is resolved."""
         context, document = self.execution_context, self._document
         if context.query and document is not None:
-            context.pre_execution_errors = self._documents.check(context.query, document, context)
+            context.pre_execution_errors = _unnamed(context) or self._documents.check(
+                context.query, document, context
+            )
             if not context.pre_execution_errors:
                 self._cost = self._documents.cost(document, context.operation_name, context.variables or {})
                 context.pre_execution_errors = self._refused(self._cost)

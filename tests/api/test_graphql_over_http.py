@@ -59,8 +59,10 @@ async def test_an_unreadable_request_is_answered_with_400_and_the_reason(
         {"query": "{"},
         {"query": "{ there is no such field }"},
         {"query": "query ($id: ID!) { generation(id: $id) { id } }", "variables": {"id": None}},
+        {"query": "{ generations(first: " + "9" * 5000 + ") { edges { cursor } } }"},
+        {"query": "query A { __typename } query B { __typename }"},
     ],
-    ids=["syntax", "validation", "variables"],
+    ids=["syntax", "validation", "variables", "digits", "operations"],
 )
 async def test_what_nothing_was_done_for_has_no_data_and_400_in_the_protocols_own_media_type(
     client: Client, body: dict[str, Any]

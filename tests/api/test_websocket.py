@@ -202,7 +202,9 @@ async def test_signing_in_twice_closes_with_4429(premium: Client, at_once: bool)
         assert await closed(socket) == (4429, "Too many initialisation requests")
 
 
-@pytest.mark.parametrize("document", ["{", "", "{ nothing }", "#", "{ a " * 600])
+@pytest.mark.parametrize(
+    "document", ["{", "", "{ nothing }", "query A { me { id } } query B { me { id } }", "#", "{ a " * 600]
+)
 async def test_a_document_that_is_wrong_is_an_error_of_its_own(premium: Client, document: str) -> None:
     async with signed_in(premium) as socket:
         await subscribe(socket, "1", document)

@@ -92,7 +92,8 @@ def test_what_is_kept_takes_the_memory_that_is_stated() -> None:
 
 def test_what_is_wrong_is_not_kept() -> None:
     documents = Counted()
-    for text in ("{ nothing }", "{ " + "__typename " * 21 + "}"):
+    number = "{ generations(first: " + "9" * 5000 + ") { edges { cursor } } }"
+    for text in ("{ nothing }", "{ " + "__typename " * 21 + "}", number):
         documents.see(text)
         assert not documents.knows(text)
     with pytest.raises(GraphQLSyntaxError):
