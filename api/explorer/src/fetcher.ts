@@ -11,6 +11,9 @@ import type { SessionKeeper } from "./session";
 /** Close codes of graphql-transport-ws for a caller that the server does not let in. */
 const NOT_LET_IN = new Set([4401, 4403]);
 
+/** Why the server ends a connection that it had let in: it comes in again with a fresh token. */
+const EXPIRED = "Forbidden: the access token has expired";
+
 interface Collaborators {
   session: SessionKeeper;
   pictures: Pictures;
@@ -105,7 +108,8 @@ function subscribe(
     url: socketAddress(),
     lazy: true,
     connectionParams: () => session.authorization(),
-    shouldRetry: (reason) => reason instanceof CloseEvent && !NOT_LET_IN.has(reason.code),
+    shouldRetry: (reason) =>
+      reason instanceof CloseEvent && (!NOT_LET_IN.has(reason.code) || reason.reason === EXPIRED),
   });
   const events = client.iterate<JsonObject, JsonObject>(operation);
 
