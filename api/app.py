@@ -16,6 +16,7 @@ from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
 from api.pages import pages_router
 from api.settings import ApiSettings, HttpSettings
+from core.accounts.closing import Closing
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
 from core.accounts.payments import Payments
@@ -33,6 +34,7 @@ from core.outlook import Outlooks
 from core.queue import Queue, Workers
 from core.recording import Recorder
 from core.repository.database import UNAVAILABLE
+from core.retention import Lifetimes
 from core.storage import DownloadLinks, Storage
 from schema.context import Services
 from schema.schema import build_schema
@@ -86,12 +88,12 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
             tokens=AccessTokens(settings.tokens),
             limiter=limiter,
         ),
+        closing=Closing(passwords=passwords, limiter=limiter),
         vouchers=Vouchers(limiter=limiter),
         payments=Payments(provider=parts.stripe, offers=settings.payment.offers, limiter=limiter),
         limiter=limiter,
         places=parts.places,
         generations=Generations(
-            queue=parts.queue,
             outbox=parts.outbox,
             recorder=parts.recorder,
             catalogue=catalogue,
@@ -99,6 +101,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
             limits=settings.limits,
         ),
         outlooks=Outlooks(workers=Workers(queue=parts.queue)),
+        lifetimes=Lifetimes(settings.retention),
         catalogue=catalogue,
         queue=parts.queue,
         links=DownloadLinks(settings.links),

@@ -16,6 +16,7 @@ from core.settings import (
     LinkSettings,
     PaymentSettings,
     ProcessSettings,
+    RetentionSettings,
     SettingsGroup,
     StorageSettings,
     TelemetrySettings,
@@ -70,6 +71,7 @@ class ApiSettings(ProcessSettings):
     tokens: TokenSettings
     limits: LimitSettings
     payment: PaymentSettings
+    retention: RetentionSettings
     documents: DocumentSettings
     catalogue: CatalogueSettings
     telemetry: TelemetrySettings

@@ -1,4 +1,4 @@
-"""``python -m batcher``: windows, their results, every letter, and what a crash left behind."""
+"""``python -m batcher``: windows, their results, letters, what a crash left behind, and deletion."""
 
 import asyncio
 import signal
@@ -13,8 +13,10 @@ from batcher.letters.pictures import Album
 from batcher.letters.postman import Postman
 from batcher.letters.rendering import Renderer
 from batcher.release import Releaser
+from batcher.retention import Retention
 from batcher.settings import BatcherSettings
 from core import telemetry
+from core.accounts.erasing import AccountEraser
 from core.clock import pause
 from core.errors import DarkroomError
 from core.mail import Mailer
@@ -93,14 +95,21 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
     recorder = Recorder(queue=queue)
     releaser = Releaser(queue=queue, settings=settings.window)
     reconciler = Reconciler(queue=queue, recorder=recorder)
+    outbox = JobOutbox(queue=queue)
     postman = build_postman(settings)
+    retention = Retention(
+        storage=Storage.open(settings.storage),
+        eraser=AccountEraser(recorder=recorder, outbox=outbox),
+        settings=settings.retention,
+    )
     async with asyncio.TaskGroup() as tasks:
         for work in (
             releaser.run(stop=stop),
             recorder.run(queue.consumer(topology.NORMAL_RESULTS), stop=stop),
-            JobOutbox(queue=queue).run(stop=stop),
+            outbox.run(stop=stop),
             reconciler.run(stop=stop),
             postman.run(stop=stop),
+            retention.run(stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they
             # are told to stop as well.

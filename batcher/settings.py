@@ -10,6 +10,7 @@ from core.settings import (
     LinkSettings,
     MailSettings,
     ProcessSettings,
+    RetentionSettings,
     SettingsGroup,
     StorageSettings,
     TelemetrySettings,
@@ -35,4 +36,5 @@ class BatcherSettings(ProcessSettings):
     links: LinkSettings
     window: WindowSettings
     letters: LetterSettings
+    retention: RetentionSettings
     telemetry: TelemetrySettings

@@ -10,6 +10,7 @@ from uuid import UUID
 import dotenv
 import typer
 
+from core.accounts.closing import close_account
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
 from core.accounts.premium import create_voucher, grant_premium, revoke_purchase
@@ -168,6 +169,22 @@ def account_ensure(
     typer.echo(f"{email} is ready.")
 
 
+@account_app.command("delete")
+def account_delete(
+    email: Email,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an account with its prompts and pictures, as its owner could. It cannot be undone."""
+    if not yes:
+        typer.confirm(f"Delete {email} with all prompts and pictures?", abort=True)
+
+    async def delete() -> None:
+        await close_account((await _account(email)).id)
+
+    _with_database(delete)
+    typer.echo("The account is closed; a batcher deletes what it had.")
+
+
 @letter_app.command("list")
 def letter_list(
     state: Annotated[LetterState | None, typer.Option(help="Only letters in this state.")] = None,
@@ -179,7 +196,7 @@ def letter_list(
         for letter in await letters.recent(state=state, limit=limit):
             typer.echo(
                 f"{letter.id}  {letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<8}"
-                f"{letter.kind.value:<20} {letter.account.email}  {letter.error or ''}"
+                f"{letter.kind.value:<20} {letter.address or '-'}  {letter.error or ''}"
             )
 
     _with_database(show)

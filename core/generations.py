@@ -27,10 +27,9 @@ from core.errors import (
     UnauthenticatedError,
 )
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
-from core.messages import MAX_SEED, Control
+from core.messages import MAX_SEED
 from core.models import Account, Generation
 from core.outbox import JobOutbox
-from core.queue import Lane, Queue
 from core.recording import Recorder
 from core.repository import generations
 from core.repository.admission import Admission, Bounds, admit
@@ -75,14 +74,12 @@ class Generations:
     def __init__(
         self,
         *,
-        queue: Queue,
         outbox: JobOutbox,
         recorder: Recorder,
         catalogue: Catalogue,
         limiter: RateLimiter,
         limits: LimitSettings,
     ) -> None:
-        self._queue = queue
         self._outbox = outbox
         self._recorder = recorder
         self._catalogue = catalogue
@@ -129,15 +126,12 @@ class Generations:
             NotFoundError: no such generation, or another account's.
             AlreadyFinishedError: it has ended.
         """
-        found = await self.get(account, generation_id)
+        await self.get(account, generation_id)
         canceled = await self._recorder.finish(generation_id, GenerationState.CANCELED, at=now())
         if canceled is None:
             raise AlreadyFinishedError("This generation has already ended; what it made stays.")
-        lanes = [Lane.PREMIUM] if found.tier is Tier.PREMIUM else [Lane.NORMAL, Lane.BATCH]
         try:
-            for lane in lanes:
-                await self._queue.purge_job(lane, generation_id)
-            await self._queue.publish_control(Control(id=generation_id, action="cancel"))
+            await self._outbox.call_off(canceled)
         except ServiceUnavailableError as error:
             # Canceled it is: a worker may make the pictures, but nobody records them.
             log.warning("job_not_called_off", generation=str(generation_id), error=str(error))

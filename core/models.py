@@ -26,6 +26,7 @@ class LetterKind(StrEnum):
     PAYMENT_FAILED = "payment_failed"
     GENERATION_FINISHED = "generation_finished"
     WINDOW_FINISHED = "window_finished"
+    ACCOUNT_DELETED = "account_deleted"
 
 
 class LetterState(StrEnum):
@@ -68,6 +69,24 @@ class Account(Model):
         table = "account"
 
 
+class AccountDeletion(Model):
+    """An account whose owner has left: nobody can reach it any more, and a batcher takes it apart.
+
+    ``due_at`` is when one may try, or try again.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=uuid4)
+    account: fields.OneToOneRelation[Account] = fields.OneToOneField(
+        "darkroom.Account", related_name="deletion"
+    )
+    account_id: UUID
+    due_at = fields.DatetimeField(auto_now_add=True)
+    requested_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "account_deletion"
+
+
 class SessionFamily(Model):
     """One sign-in and every refresh token that descends from it; ended as a whole."""
 
@@ -81,6 +100,7 @@ class SessionFamily(Model):
 
     class Meta:
         table = "session_family"
+        indexes: Final = (Index(fields=("account_id",), name="session_family_account"),)
 
 
 class RefreshToken(Model):
@@ -96,6 +116,7 @@ class RefreshToken(Model):
 
     class Meta:
         table = "refresh_token"
+        indexes: Final = (Index(fields=("family_id",), name="refresh_token_family"),)
 
 
 class EmailToken(Model):
@@ -112,6 +133,7 @@ class EmailToken(Model):
 
     class Meta:
         table = "email_token"
+        indexes: Final = (Index(fields=("account_id",), name="email_token_account"),)
 
 
 class Voucher(Model):
@@ -158,14 +180,15 @@ class Purchase(Model):
     """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``.
 
     An account's purchases follow one another without overlapping. One that was revoked ends where it was
-    then, or where it would have started.
+    then, or where it would have started. It outlives its account, for the books, and then says no longer
+    whose it was.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
-    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
-        "darkroom.Account", related_name="purchases"
+    account: fields.ForeignKeyNullableRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="purchases", null=True, on_delete=OnDelete.SET_NULL
     )
-    account_id: UUID
+    account_id: UUID | None
     source = fields.CharField(max_length=20)
     reference = fields.CharField(max_length=200, unique=True)
     days = fields.IntField()
@@ -176,6 +199,7 @@ class Purchase(Model):
 
     class Meta:
         table = "purchase"
+        indexes: Final = (Index(fields=("account_id",), name="purchase_account"),)
 
 
 class Window(Model):
@@ -213,6 +237,7 @@ class WindowAccount(Model):
     class Meta:
         table = "window_account"
         unique_together = (("window", "account"),)
+        indexes: Final = (Index(fields=("account_id",), name="window_account_account"),)
 
 
 class WindowClock(Model):
@@ -299,14 +324,34 @@ class Image(Model):
         unique_together = (("generation", "index"),)
 
 
+class Erasure(Model):
+    """Objects that nobody is to see again: a batcher deletes all whose keys begin with ``prefix``.
+
+    ``due_at`` is when one may try, or try again; from ``until`` on nothing can appear there any more.
+    """
+
+    prefix = fields.CharField(max_length=200, primary_key=True)
+    due_at = fields.DatetimeField(db_index=True)
+    until = fields.DatetimeField()
+
+    class Meta:
+        table = "erasure"
+
+
 class Letter(Model):
-    """A letter to be rendered and sent by a batcher; ``message_id`` never changes over its attempts."""
+    """A letter to be rendered and sent by a batcher; ``message_id`` never changes over its attempts.
+
+    ``recipient`` is the address where there is no account to have it, and goes once the letter has left. A
+    letter with neither is for nobody, and dropped: it was written because a stranger must not be able to
+    tell that there was nobody to write to.
+    """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
-    account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
-        "darkroom.Account", related_name="letters"
+    account: fields.ForeignKeyNullableRelation[Account] = fields.ForeignKeyField(
+        "darkroom.Account", related_name="letters", null=True
     )
-    account_id: UUID
+    account_id: UUID | None
+    recipient = fields.CharField(max_length=254, null=True)
     kind = fields.CharEnumField(LetterKind, max_length=24)
     parameters: fields.JSONField[dict[str, Any]] = fields.JSONField(default=dict)
     message_id = fields.CharField(max_length=100, unique=True)
@@ -320,7 +365,15 @@ class Letter(Model):
 
     class Meta:
         table = "letter"
-        indexes: Final = (Index(fields=("state", "due_at"), name="letter_due"),)
+        indexes: Final = (
+            Index(fields=("state", "due_at"), name="letter_due"),
+            Index(fields=("account_id",), name="letter_account"),
+        )
+
+    @property
+    def address(self) -> str | None:
+        """To whom it goes, with its account loaded; none when it is for nobody."""
+        return self.account.email if self.account else self.recipient
 
 
 class RateLimit(Model):

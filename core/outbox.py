@@ -9,10 +9,12 @@ import structlog
 
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
-from core.messages import Job, Parameters
+from core.lifecycle import Tier
+from core.messages import Control, Job, Parameters
 from core.models import Generation, LetterKind
 from core.queue import Lane, Queue
 from core.repository import generations, letters
+from core.repository.accounts import email_key
 from core.repository.database import UNAVAILABLE, in_transaction
 from core.telemetry import JOBS_RELAYED
 
@@ -33,11 +35,31 @@ async def write_letter(account_id: UUID, kind: LetterKind, parameters: dict[str,
     letter_id = uuid4()
     await letters.add(
         letter_id=letter_id,
-        message_id=f"<{letter_id}@darkroom>",
+        message_id=_message_id(letter_id),
         account_id=account_id,
         kind=kind,
         parameters=parameters or {},
     )
+
+
+async def write_letter_if_known(email: str, kind: LetterKind) -> None:
+    """Ask for a letter to the account with this address; without one the same row is written, for nobody."""
+    letter_id = uuid4()
+    await letters.add_for_key(
+        email_key(email), letter_id=letter_id, message_id=_message_id(letter_id), kind=kind, now=now()
+    )
+
+
+async def write_farewell(email: str) -> None:
+    """Ask for the letter that tells an address that its account was deleted."""
+    letter_id = uuid4()
+    await letters.add_to_address(
+        email, letter_id=letter_id, message_id=_message_id(letter_id), kind=LetterKind.ACCOUNT_DELETED
+    )
+
+
+def _message_id(letter_id: UUID) -> str:
+    return f"<{letter_id}@darkroom>"
 
 
 def parameters_of(generation: Generation) -> Parameters:
@@ -108,6 +130,17 @@ class JobOutbox:
         await asyncio.sleep(MARK_SECONDS)
         self._marking = None
         await self.mark()
+
+    async def call_off(self, generation: Generation) -> None:
+        """Take back the job of a generation that has ended: off the queue, and away from its worker.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer.
+        """
+        lanes = [Lane.PREMIUM] if generation.tier is Tier.PREMIUM else [Lane.NORMAL, Lane.BATCH]
+        for lane in lanes:
+            await self._queue.purge_job(lane, generation.id)
+        await self._queue.publish_control(Control(id=generation.id, action="cancel"))
 
     async def relay(self) -> int:
         """Publish what a crash or an absent broker left behind; returns how many jobs that were.

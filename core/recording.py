@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState
 from core.messages import Outcome, Progress, Started, StoredImage, decode_result
@@ -14,7 +15,7 @@ from core.models import Generation, LetterKind
 from core.outbox import write_letter
 from core.queue import Consumer, Queue
 from core.queue import Delivery as Message
-from core.repository import generations, windows
+from core.repository import erasures, generations, windows
 from core.repository.database import UNAVAILABLE, in_transaction
 from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED
 
@@ -98,6 +99,8 @@ class Recorder:
         recorded = await self.finish(
             result.id, result.state, at=result.finished_at, images=result.images, error=result.reason
         )
+        if recorded is None:
+            await erasures.note_unrecorded(result.id, result.images, now=now())
         log.info(
             "outcome_recorded" if recorded else "outcome_superseded",
             state=result.state.value,

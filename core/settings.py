@@ -6,12 +6,15 @@ api without one for the mail server.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Annotated, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
+
+LongSecret = Annotated[SecretStr, Field(min_length=16)]
+"""A secret of at least 16 characters, as an item of a list."""
 
 
 class SettingsGroup(BaseSettings):
@@ -56,18 +59,28 @@ class MailSettings(SettingsGroup):
 
 
 class LinkSettings(SettingsGroup):
-    """Links that customers follow: where the api is seen from outside, and how its downloads are signed."""
+    """Links that customers follow: where the api is seen from outside, and how its downloads are signed.
+
+    ``download_secret`` signs; what one of the others has signed is good as well.
+    """
 
     public_url: str = "http://127.0.0.1:8000"
     download_secret: SecretStr = Field(min_length=16)
+    download_other_secrets: tuple[LongSecret, ...] = ()
     download_lifetime_seconds: int = Field(default=3600, ge=1)
 
 
 class TokenSettings(SettingsGroup):
-    """Passwords and tokens. Lifetimes in the unit that the name says."""
+    """Passwords and tokens. Lifetimes in the unit that the name says.
+
+    ``jwt_secret`` signs and ``password_pepper`` is mixed into new hashes; what was made with one of the
+    others is good as well, so that each can be changed while the service runs.
+    """
 
     jwt_secret: SecretStr = Field(min_length=32)
+    jwt_other_secrets: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = ()
     password_pepper: SecretStr = Field(min_length=16)
+    password_other_peppers: tuple[LongSecret, ...] = ()
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
     access_token_minutes: int = Field(default=15, ge=1)
     refresh_token_days: int = Field(default=30, ge=1)
@@ -130,6 +143,19 @@ class PaymentSettings(SettingsGroup):
         if len({offer.id for offer in offers}) < len(offers):
             raise ValueError("have to have different ids")
         return offers
+
+
+class RetentionSettings(SettingsGroup):
+    """For how many days what belongs to customers is kept.
+
+    Of generations, with prompt and pictures, the days count from their end; of letters from when they left
+    or were given up; of accounts whose address nobody verified from their sign-up.
+    """
+
+    keep_normal_days: int = Field(default=30, ge=1)
+    keep_premium_days: int = Field(default=30, ge=1)
+    keep_letter_days: int = Field(default=30, ge=1)
+    keep_unverified_days: int = Field(default=7, ge=2)
 
 
 class DocumentSettings(SettingsGroup):

@@ -31,7 +31,8 @@ class Storage:
         """The store at the configured address; a local folder is created when missing."""
         options = dict(settings.storage_options)
         if settings.storage_url.startswith("file://"):
-            return cls(store=from_url(settings.storage_url, mkdir=True))
+            # Folders that deleting has emptied go too: a cloud store has none.
+            return cls(store=from_url(settings.storage_url, mkdir=True, automatic_cleanup=True))
         return cls(store=from_url(settings.storage_url, config=options))  # type: ignore[call-overload] # options are the operator's own words
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None:
@@ -83,6 +84,23 @@ class Storage:
             raise ServiceUnavailableError(f"object store, head {key}: {error}") from error
         return True
 
+    async def delete_under(self, prefix: str) -> int:
+        """Delete every object whose key begins with ``prefix``, which ends with a slash; returns how many.
+
+        Raises:
+            ServiceUnavailableError: the store did not answer, or somebody else deletes there; what is left
+                goes at the next call.
+        """
+        deleted = 0
+        try:
+            async for found in obstore.list(self._store, prefix=prefix):
+                keys = [item["path"] for item in found]
+                await obstore.delete_async(self._store, keys)
+                deleted += len(keys)
+        except (BaseError, OSError) as error:
+            raise ServiceUnavailableError(f"object store, delete {prefix}: {error}") from error
+        return deleted
+
     def _attributes(self, content_type: str) -> dict[str, str] | None:
         # A folder has nowhere to keep them.
         local = isinstance(self._store, obstore.store.LocalStore)
@@ -94,19 +112,25 @@ class DownloadLinks:
 
     def __init__(self, settings: LinkSettings) -> None:
         self._base = settings.public_url.rstrip("/")
-        self._secret = settings.download_secret.get_secret_value().encode()
+        secrets = (settings.download_secret, *settings.download_other_secrets)
+        self._secrets = [secret.get_secret_value().encode() for secret in secrets]
         self._lifetime = timedelta(seconds=settings.download_lifetime_seconds)
 
     def make(self, image_id: UUID, *, extension: str, now: datetime) -> str:
         """A link to one picture, good for the configured lifetime from ``now``."""
         expires = int((now + self._lifetime).timestamp())
-        query = urlencode({"expires": expires, "signature": self._sign(image_id, expires)})
+        signature = _signature(self._secrets[0], image_id, expires)
+        query = urlencode({"expires": expires, "signature": signature})
         return f"{self._base}/images/{image_id}.{extension}?{query}"
 
     def allows(self, image_id: UUID, *, expires: int, signature: str, now: datetime) -> bool:
         """Whether a link's parts belong together and its time is not over."""
-        genuine = hmac.compare_digest(self._sign(image_id, expires).encode(), signature.encode())
+        genuine = any(
+            hmac.compare_digest(_signature(secret, image_id, expires).encode(), signature.encode())
+            for secret in self._secrets
+        )
         return genuine and now.timestamp() < expires
 
-    def _sign(self, image_id: UUID, expires: int) -> str:
-        return hmac.new(self._secret, f"image:{image_id}:{expires}".encode(), hashlib.sha256).hexdigest()
+
+def _signature(secret: bytes, image_id: UUID, expires: int) -> str:
+    return hmac.new(secret, f"image:{image_id}:{expires}".encode(), hashlib.sha256).hexdigest()

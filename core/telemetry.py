@@ -75,6 +75,13 @@ OPERATIONS_TIMED_OUT: Final = Counter(
     "darkroom_graphql_timeouts_total", "GraphQL operations that took too long, by kind", ["operation"]
 )
 REQUEST_SECONDS: Final = Histogram("darkroom_graphql_seconds", "Seconds per GraphQL operation", ["operation"])
+ACCOUNTS_DELETED: Final = Counter("darkroom_accounts_deleted_total", "Closed accounts that were deleted")
+GENERATIONS_EXPIRED: Final = Counter(
+    "darkroom_generations_expired_total", "Generations deleted because their time was over", ["tier"]
+)
+OBJECTS_DELETED: Final = Counter("darkroom_objects_deleted_total", "Pictures deleted from the object store")
+ERASURES_DUE: Final = Gauge("darkroom_erasures_due", "Folders of the object store that wait to be emptied")
+ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because they were over", ["table"])
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)
 )

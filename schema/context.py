@@ -5,6 +5,7 @@ from typing import Self
 
 from strawberry.fastapi import BaseContext
 
+from core.accounts.closing import Closing
 from core.accounts.limits import RateLimiter
 from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
@@ -17,6 +18,7 @@ from core.errors import UnauthenticatedError
 from core.generations import Generations
 from core.outlook import Outlooks
 from core.queue import Queue
+from core.retention import Lifetimes
 from core.storage import DownloadLinks
 from schema.loaders import Loaders
 
@@ -29,12 +31,14 @@ class Services:
 
     registration: Registration
     sessions: Sessions
+    closing: Closing
     vouchers: Vouchers
     payments: Payments
     limiter: RateLimiter
     places: SubscriptionPlaces
     generations: Generations
     outlooks: Outlooks
+    lifetimes: Lifetimes
     catalogue: Catalogue
     queue: Queue
     links: DownloadLinks

@@ -12,7 +12,7 @@ from core.accounts.tokens import new_secret
 from core.clock import now
 from core.errors import NotFoundError
 from core.lifecycle import GenerationState
-from core.models import Generation, Letter, LetterKind, TokenPurpose
+from core.models import Account, Generation, Letter, LetterKind, TokenPurpose
 from core.repository import accounts, generations, windows
 from core.repository.database import in_transaction
 
@@ -26,6 +26,7 @@ _SUBJECTS: Final = {
     "refund": "Your payment was refunded",
     "dispute": "Your payment was taken back",
     "operator": "Premium time was taken back",
+    "account_deleted": "Your account was deleted",
 }
 """Of letters that say nothing but what is in their rows: by kind, or by the reason where there is one."""
 
@@ -73,40 +74,37 @@ class Author:
             NotFoundError: what the letter is about is not there any more.
             ServiceUnavailableError: the object store does not answer.
         """
+        account = letter.account
+        if account is None:
+            return _notice(letter)
         match letter.kind:
             case LetterKind.VERIFY_EMAIL:
                 return await self._link(
-                    letter, "Verify your e-mail address", TokenPurpose.VERIFY_EMAIL, VERIFICATION_LIFETIME
+                    account, "Verify your e-mail address", TokenPurpose.VERIFY_EMAIL, VERIFICATION_LIFETIME
                 )
             case LetterKind.RESET_PASSWORD:
                 return await self._link(
-                    letter, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
+                    account, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
                 )
-            case LetterKind.GENERATION_FINISHED:
-                generation_id = UUID(letter.parameters["generation_id"])
-                generation = await generations.owned(letter.account_id, generation_id)
-                return await self._pictures([generation] if generation else [])
-            case LetterKind.WINDOW_FINISHED:
-                window_id = UUID(letter.parameters["window_id"])
-                return await self._pictures(
-                    await windows.generations_of(window_id=window_id, account_id=letter.account_id)
-                )
+            case LetterKind.GENERATION_FINISHED | LetterKind.WINDOW_FINISHED:
+                return await self._pictures(await _told_of(letter, account))
             case (
                 LetterKind.ADDRESS_TAKEN
                 | LetterKind.PREMIUM_STARTED
                 | LetterKind.PREMIUM_REVOKED
                 | LetterKind.PAYMENT_FAILED
+                | LetterKind.ACCOUNT_DELETED
             ):
                 return _notice(letter)
 
     async def _link(
-        self, letter: Letter, subject: str, purpose: TokenPurpose, lifetime: timedelta
+        self, account: Account, subject: str, purpose: TokenPurpose, lifetime: timedelta
     ) -> Contents:
         token, token_hash = new_secret()
         expires_at = now() + lifetime
         async with in_transaction():
             await accounts.replace_email_token(
-                letter.account_id, purpose=purpose, token_hash=token_hash, expires_at=expires_at
+                account.id, purpose=purpose, token_hash=token_hash, expires_at=expires_at
             )
         page = {TokenPurpose.VERIFY_EMAIL: "verify", TokenPurpose.RESET_PASSWORD: "reset-password"}[purpose]
         link = f"{self._public_url}/{page}?{urlencode({'token': token})}"
@@ -135,7 +133,7 @@ class Author:
 
 
 def _notice(letter: Letter) -> Contents:
-    until = letter.account.premium_until
+    until = letter.account.premium_until if letter.account else None
     return Contents(
         subject=_SUBJECTS[letter.parameters.get("reason", letter.kind.value)],
         values={
@@ -144,6 +142,14 @@ def _notice(letter: Letter) -> Contents:
             **letter.parameters,
         },
     )
+
+
+async def _told_of(letter: Letter, account: Account) -> Sequence[Generation]:
+    if letter.kind is LetterKind.GENERATION_FINISHED:
+        generation = await generations.owned(account.id, UUID(letter.parameters["generation_id"]))
+        return [generation] if generation else []
+    window_id = UUID(letter.parameters["window_id"])
+    return await windows.generations_of(window_id=window_id, account_id=account.id)
 
 
 def _subject(pictures: int, failed: int) -> str:

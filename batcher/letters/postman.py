@@ -60,10 +60,13 @@ class Postman:
                     await pause(stop, seconds=_PAUSE)
 
     async def deliver(self, letter: Letter) -> None:
-        """Make one attempt at a claimed letter, and note how it went."""
+        """Make one attempt at a claimed letter, and note how it went; one that is for nobody is dropped."""
         with structlog.contextvars.bound_contextvars(
             letter=str(letter.id), kind=letter.kind.value, attempt=letter.attempts
         ):
+            if not letter.address:
+                await _note(letter, "dropped", lambda: letters.drop(letter.id))
+                return
             if letter.attempts > MAX_ATTEMPTS:
                 await _fail(letter, "Every attempt ended together with its process.")
                 return

@@ -55,7 +55,7 @@ class Renderer:
         """
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender
-        message["To"] = letter.account.email
+        message["To"] = letter.address
         message["Subject"] = contents.subject
         message["Date"] = format_datetime(at)
         message["Message-ID"] = letter.message_id
@@ -68,7 +68,7 @@ class Renderer:
 
     def _fill(self, letter: Letter, contents: Contents, ending: str) -> str:
         template = self._environment.get_template(f"{letter.kind.value}.{ending}.j2")
-        return template.render(subject=contents.subject, email=letter.account.email, **contents.values)
+        return template.render(subject=contents.subject, email=letter.address, **contents.values)
 
 
 def _attach(message: EmailMessage, pictures: Sequence[Picture]) -> None:

@@ -3,12 +3,13 @@
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 from core.accounts.limits import Action, RateLimiter
-from core.accounts.passwords import PasswordHasher, check_password, require_password
+from core.accounts.password_rules import check_password, require_password
+from core.accounts.passwords import PasswordHasher
 from core.accounts.tokens import hash_secret
 from core.clock import now
 from core.errors import FieldProblem, InvalidInputError, InvalidTokenError
 from core.models import Account, LetterKind, TokenPurpose
-from core.outbox import write_letter
+from core.outbox import write_letter, write_letter_if_known
 from core.repository import accounts
 from core.repository.database import in_transaction
 
@@ -18,7 +19,11 @@ if "local" in SPECIAL_USE_DOMAIN_NAMES:
 
 
 class Registration:
-    """How an account comes into being. None of it tells a stranger whether an address is known."""
+    """How an account comes into being. None of it tells a stranger whether an address is known.
+
+    Whatever an address turns out to be, the same statements run in the same order, each writes as many rows,
+    and as many passwords are hashed.
+    """
 
     def __init__(self, *, passwords: PasswordHasher, limiter: RateLimiter) -> None:
         self._passwords = passwords
@@ -31,24 +36,16 @@ class Registration:
             InvalidInputError: the address is malformed or the password breaks a rule.
             RateLimitedError: too many attempts for this account or from this network address.
         """
-        problems = [*_check_email(email), *check_password(password, field="password")]
+        problems = [*_check_email(email), *check_password(password, field="password", email=email)]
         if problems:
             raise InvalidInputError(problems)
         await self._limiter.spend(Action.SIGNUP, address=address, account=accounts.email_key(email))
         password_hash = await self._passwords.hash(password)
         async with in_transaction():
-            account, created = await Account.get_or_create(
-                email_key=accounts.email_key(email),
-                defaults={"email": email.strip(), "password_hash": password_hash},
-            )
-            if account.email_verified_at is not None:
-                await write_letter(account.id, LetterKind.ADDRESS_TAKEN)
-                return
-            if not created:
-                # Nobody has proven to own the address yet, so the latest who asks sets the password.
-                account.password_hash = password_hash
-                await account.save(update_fields=["password_hash"])
-            await write_letter(account.id, LetterKind.VERIFY_EMAIL)
+            account_id, verified = await accounts.sign_up(email=email, password_hash=password_hash, at=now())
+            # A link from before would prove the address for a password that came after it.
+            await accounts.drop_email_tokens(account_id, purpose=TokenPurpose.VERIFY_EMAIL)
+            await write_letter(account_id, LetterKind.ADDRESS_TAKEN if verified else LetterKind.VERIFY_EMAIL)
 
     async def verify_email(self, token: str) -> Account:
         """Use up a mailed verification token.
@@ -74,9 +71,7 @@ class Registration:
             RateLimitedError: too many requests for this account or from this network address.
         """
         await self._limiter.spend(Action.RESET, address=address, account=accounts.email_key(email))
-        account = await accounts.find_by_email(email)
-        if account is not None:
-            await write_letter(account.id, LetterKind.RESET_PASSWORD)
+        await write_letter_if_known(email, LetterKind.RESET_PASSWORD)
 
     async def reset_password(self, *, token: str, password: str) -> Account:
         """Use up a mailed reset token, set the password and end every session.
@@ -94,10 +89,12 @@ class Registration:
             )
             if account is None:
                 raise InvalidTokenError("The link is not valid any more. Ask for a new one.")
+            require_password(password, field="password", email=account.email)
             account.password_hash = password_hash
             # Whoever read the letter owns the address.
             account.email_verified_at = account.email_verified_at or moment
             await account.save(update_fields=["password_hash", "email_verified_at"])
+            await accounts.drop_email_tokens(account.id, purpose=TokenPurpose.RESET_PASSWORD)
             await accounts.end_sessions(account.id, at=moment)
         return account
 
@@ -107,7 +104,7 @@ class Registration:
         Raises:
             InvalidInputError: the address is malformed or the password breaks a rule.
         """
-        problems = [*_check_email(email), *check_password(password, field="password")]
+        problems = [*_check_email(email), *check_password(password, field="password", email=email)]
         if problems:
             raise InvalidInputError(problems)
         password_hash = await self._passwords.hash(password)

@@ -6,7 +6,8 @@ from typing import Final
 from uuid import UUID
 
 from core.accounts.limits import Action, RateLimiter
-from core.accounts.passwords import PasswordHasher, require_password
+from core.accounts.password_rules import require_password
+from core.accounts.passwords import PasswordHasher
 from core.accounts.tokens import AccessClaims, AccessTokens, hash_secret, new_secret
 from core.clock import now
 from core.errors import (
@@ -16,7 +17,7 @@ from core.errors import (
     UnauthenticatedError,
 )
 from core.lifecycle import Tier
-from core.models import Account, RefreshToken
+from core.models import Account, RefreshToken, TokenPurpose
 from core.repository import accounts
 from core.repository.database import in_transaction
 from core.settings import TokenSettings
@@ -80,6 +81,8 @@ class Sessions:
             raise InvalidCredentialsError("E-mail address and password do not belong together.")
         if account.email_verified_at is None:
             raise EmailNotVerifiedError("Verify your e-mail address first: follow the link in the letter.")
+        if self._passwords.outdated(account.password_hash):
+            await accounts.replace_hash(account, password_hash=await self._passwords.hash(password))
         moment = now()
         refresh, refresh_hash = new_secret()
         async with in_transaction():
@@ -144,14 +147,16 @@ class Sessions:
             InvalidInputError: the new password breaks a rule.
             InvalidCredentialsError: ``current`` is not the account's password.
         """
-        require_password(new, field="newPassword")
         account = viewer.account
+        require_password(new, field="newPassword", email=account.email)
         await self._limiter.spend(Action.SIGNIN, address=address, account=account.email_key)
         if not await self._passwords.verify(current, account.password_hash):
             raise InvalidCredentialsError("That is not your present password.")
         account.password_hash = await self._passwords.hash(new)
         async with in_transaction():
             await account.save(update_fields=["password_hash"])
+            # Whoever had asked for a link must not undo this with it.
+            await accounts.drop_email_tokens(account.id, purpose=TokenPurpose.RESET_PASSWORD)
             await accounts.end_sessions(account.id, at=now(), but=viewer.session_id)
         return account
 

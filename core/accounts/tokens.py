@@ -9,6 +9,7 @@ from uuid import UUID
 
 import jwt
 
+from core.accounts.keys import Keyring
 from core.errors import UnauthenticatedError
 from core.settings import TokenSettings
 
@@ -27,10 +28,10 @@ class AccessClaims:
 
 
 class AccessTokens:
-    """Issues and reads access tokens."""
+    """Issues and reads access tokens; each names the key that signed it (``kid``)."""
 
     def __init__(self, settings: TokenSettings) -> None:
-        self._key = settings.jwt_secret.get_secret_value()
+        self._keys = Keyring(settings.jwt_secret, settings.jwt_other_secrets)
         self._lifetime = timedelta(minutes=settings.access_token_minutes)
 
     def issue(self, *, account_id: UUID, session_id: UUID, now: datetime) -> tuple[str, datetime]:
@@ -43,18 +44,23 @@ class AccessTokens:
             "iat": now,
             "exp": expires_at,
         }
-        return jwt.encode(claims, self._key, algorithm=_ALGORITHM), expires_at
+        key = self._keys.current
+        token = jwt.encode(claims, key.secret, algorithm=_ALGORITHM, headers={"kid": key.id})
+        return token, expires_at
 
     def read(self, token: str) -> AccessClaims:
         """What a genuine token says.
 
         Raises:
-            UnauthenticatedError: forged, expired or incomplete.
+            UnauthenticatedError: forged, expired, incomplete, or signed with a key that was removed.
         """
         try:
+            key = self._keys.get(str(jwt.get_unverified_header(token).get("kid")))
+            if key is None:
+                raise UnauthenticatedError("The access token is not valid.")
             claims = jwt.decode(
                 token,
-                self._key,
+                key.secret,
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
                 options={"require": list(_REQUIRED)},

@@ -201,6 +201,18 @@ async def overdue(*, now: datetime, limit: int) -> list[UUID]:
     return [UUID(str(generation_id)) for generation_id in found]
 
 
+async def alive_since(account_id: UUID, moment: datetime) -> list[Generation]:
+    """The generations of an account that have not ended, or have ended since a moment."""
+    return await Generation.filter(
+        Q(state__in=OPEN_STATES) | Q(finished_at__gte=moment), account_id=account_id
+    )
+
+
+async def any_of(account_id: UUID) -> bool:
+    """Whether an account has any generation."""
+    return await Generation.filter(account_id=account_id).exists()
+
+
 async def waiting(generation_id: UUID) -> Generation | None:
     """A generation that has not ended."""
     return await Generation.get_or_none(id=generation_id, state__in=OPEN_STATES)

@@ -1,21 +1,44 @@
 """Letters: rows that are claimed, sent and marked."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+from tortoise import connections
 from tortoise.expressions import Q
 
 from core.models import Letter, LetterKind, LetterState
 
+_ADD_FOR_KEY: Final = """
+    INSERT INTO letter (id, account_id, kind, parameters, message_id, state, attempts, due_at, created_at)
+    VALUES ($1, (SELECT id FROM account WHERE email_key = $2), $3, '{}', $4, 'PENDING', 0, $5, $5)
+"""
+
 
 async def add(
     *, letter_id: UUID, message_id: str, account_id: UUID, kind: LetterKind, parameters: dict[str, Any]
-) -> Letter:
+) -> None:
     """A letter to be sent as soon as the transaction around it commits."""
-    return await Letter.create(
+    await Letter.create(
         id=letter_id, message_id=message_id, account_id=account_id, kind=kind, parameters=parameters
     )
+
+
+async def add_for_key(key: str, *, letter_id: UUID, message_id: str, kind: LetterKind, now: datetime) -> None:
+    """A letter to whoever has the address with this key, or to nobody: one row either way."""
+    await connections.get("default").execute_query(
+        _ADD_FOR_KEY, [letter_id, key, kind.value, message_id, now]
+    )
+
+
+async def add_to_address(address: str, *, letter_id: UUID, message_id: str, kind: LetterKind) -> None:
+    """A letter to an address that has no account any more."""
+    await Letter.create(id=letter_id, message_id=message_id, recipient=address, kind=kind)
+
+
+async def drop(letter_id: UUID) -> None:
+    """Forget a letter that is for nobody."""
+    await Letter.filter(id=letter_id).delete()
 
 
 async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Letter]:
@@ -35,9 +58,9 @@ async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Letter]:
 
 
 async def mark_sent(letter_id: UUID, *, at: datetime) -> None:
-    """The mail server has taken it."""
+    """The mail server has taken it; an address that was kept for it alone is forgotten."""
     await Letter.filter(id=letter_id).update(
-        state=LetterState.SENT, sent_at=at, claimed_until=None, error=None
+        state=LetterState.SENT, sent_at=at, claimed_until=None, error=None, recipient=None
     )
 
 

@@ -1,4 +1,4 @@
-"""Signing up, proving an address, and choosing a new password."""
+"""Signing up, proving an address, choosing a new password, and leaving."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import strawberry
 
 from schema.context import Context
 from schema.cost import PASSWORD_HASH
-from schema.errors import InvalidInput, InvalidToken, RateLimited
+from schema.errors import InvalidCredentials, InvalidInput, InvalidToken, RateLimited
 from schema.types.account import Account
 
 
@@ -26,6 +26,13 @@ class ResetPasswordInput:
     password: str = strawberry.field(description="8 to 128 characters.")
 
 
+@strawberry.input(description="Deletes your account.")
+class DeleteAccountInput:
+    """The password."""
+
+    password: str = strawberry.field(description="The account's present one.")
+
+
 @strawberry.type(description="A letter is on its way. Whether the address was free is told only there.")
 class SignupAccepted:
     """The same answer for a known and an unknown address."""
@@ -38,6 +45,13 @@ class PasswordResetRequested:
     """The same answer for a known and an unknown address."""
 
     message: str = strawberry.field(description="What to do next.")
+
+
+@strawberry.type(description="Your account is closed for good, and every session has ended.")
+class AccountDeleted:
+    """What is left of it is deleted within minutes."""
+
+    message: str = strawberry.field(description="For people.")
 
 
 SignupResult = Annotated[
@@ -54,6 +68,11 @@ RequestPasswordResetResult = Annotated[
 ResetPasswordResult = Annotated[
     Account | InvalidToken | InvalidInput,
     strawberry.union("ResetPasswordResult", description="What came of `resetPassword`."),
+]
+
+DeleteAccountResult = Annotated[
+    AccountDeleted | InvalidCredentials | RateLimited,
+    strawberry.union("DeleteAccountResult", description="What came of `deleteAccount`."),
 ]
 
 
@@ -107,3 +126,19 @@ class AccountMutation:
             token=input.token, password=input.password
         )
         return Account.of(account)
+
+    @strawberry.mutation(
+        description="Delete your account with its prompts and pictures; nothing of it can be brought back. "
+        "Open generations are canceled, premium time that is left is lost, and the address is free again.",
+        directives=[PASSWORD_HASH],
+    )
+    async def delete_account(
+        self,
+        info: strawberry.Info[Context, None],
+        input: Annotated[DeleteAccountInput, strawberry.argument(description="Your password.")],  # noqa: A002 - the contract's name
+    ) -> DeleteAccountResult:
+        """Every session ends at once."""
+        await info.context.services.closing.close(
+            await info.context.viewer(), password=input.password, address=info.context.address
+        )
+        return AccountDeleted(message="Your account is closed. Its prompts and pictures are being deleted.")

@@ -126,6 +126,14 @@ class Generation(Node):
         return [Image.of(row, generation=self.row) for row in rows]
 
     @strawberry.field(
+        description="When it is deleted, with prompt and pictures, and its id becomes unknown; null until it "
+        "has ended."
+    )
+    def expires_at(self, info: strawberry.Info[Context, None]) -> datetime | None:
+        """Counted from its end."""
+        return info.context.services.lifetimes.expires_at(self.row)
+
+    @strawberry.field(
         description="Place in the queue of its tier from 1, while QUEUED.", directives=[Cost(weight="1")]
     )
     async def queue_position(self, info: strawberry.Info[Context, None]) -> int | None:

@@ -28,7 +28,7 @@ async def test_a_claimed_letter_comes_with_its_account_and_counts_the_attempt(
 
     [letter] = await claim()
 
-    assert letter.account.email == "ada@example.com"
+    assert letter.address == "ada@example.com"
     assert (letter.state, letter.attempts, letter.parameters) == (LetterState.CLAIMED, 1, {"a": 1})
     assert letter.message_id == f"<{letter.id}@darkroom>"
 
@@ -112,4 +112,4 @@ async def test_the_newest_letters_are_listed_by_state(new_account: NewAccount) -
     listed = await letters.recent(state=None, limit=10)
     assert [letter.kind for letter in listed] == [LetterKind.PREMIUM_STARTED, LetterKind.VERIFY_EMAIL]
     [failed] = await letters.recent(state=LetterState.FAILED, limit=10)
-    assert failed.account.email == account.email
+    assert failed.address == account.email

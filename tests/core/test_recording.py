@@ -130,7 +130,7 @@ async def test_a_customer_gets_one_letter_when_the_last_jobs_of_a_window_end_tog
     )
 
     letters = await Letter.all()
-    assert sorted(letter.account_id for letter in letters) == sorted(account.id for account in customers)
+    assert sorted(str(letter.account_id) for letter in letters) == sorted(str(each.id) for each in customers)
     assert {letter.kind for letter in letters} == {LetterKind.WINDOW_FINISHED}
 
 
