@@ -79,8 +79,7 @@ class Retention:
         """Empty the folders that are due; returns how many were taken up."""
         async with in_transaction():
             claimed = await erasures.claim(now=now(), lease=_LEASE, limit=_ERASURES)
-        for erasure in claimed:
-            await self._erase(erasure)
+        await asyncio.gather(*(self._erase(erasure) for erasure in claimed))
         ERASURES_DUE.set(await erasures.count_due(now=now()))
         return len(claimed)
 

@@ -15,7 +15,9 @@ class SignupInput:
     """An address and a password."""
 
     email: str = strawberry.field(description="Where letters go; it has to be verified.")
-    password: str = strawberry.field(description="8 to 128 characters; passphrases are welcome.")
+    password: str = strawberry.field(
+        description="8 to 128 characters, none of the most used; passphrases are welcome."
+    )
 
 
 @strawberry.input(description="A new password, by the token of a reset letter.")
@@ -23,7 +25,7 @@ class ResetPasswordInput:
     """A mailed token and a password."""
 
     token: str = strawberry.field(description="From the link in the letter.")
-    password: str = strawberry.field(description="8 to 128 characters.")
+    password: str = strawberry.field(description="8 to 128 characters, none of the most used.")
 
 
 @strawberry.input(description="Deletes your account.")

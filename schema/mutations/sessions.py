@@ -23,7 +23,7 @@ class ChangePasswordInput:
     """Two passwords."""
 
     current_password: str = strawberry.field(description="The present one.")
-    new_password: str = strawberry.field(description="8 to 128 characters.")
+    new_password: str = strawberry.field(description="8 to 128 characters, none of the most used.")
 
 
 @strawberry.type(description="The session was ended, or all of them; the tokens stopped working at once.")

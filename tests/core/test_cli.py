@@ -91,6 +91,16 @@ async def test_an_operator_takes_a_purchase_back(
     assert "no purchase" in again.stderr
 
 
+async def test_an_operator_deletes_an_account(environment: dict[str, str]) -> None:
+    darkroom(environment, "account", "ensure", "a@example.org", "--password-env", "MY_PASSWORD")
+    asked = darkroom(environment, "account", "delete", "a@example.org")
+    assert (asked.returncode, await Account.filter(email="a@example.org").count()) == (1, 1)
+    deleted = darkroom(environment, "account", "delete", "A@example.org", "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+    assert "there is no account" in darkroom(environment, "account", "show", "a@example.org").stderr
+    assert darkroom(environment, "letter", "list").stdout.split()[-2:] == ["account_deleted", "a@example.org"]
+
+
 async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:
     made = darkroom(environment, "voucher", "create", "--days", "30")
     assert made.returncode == 0, made.stderr
@@ -107,6 +117,7 @@ async def test_streams_and_migrations_may_be_run_again(environment: dict[str, st
     ("words", "reason"),
     [
         (["account", "show", "nobody@example.org"], "there is no account nobody@example.org"),
+        (["account", "delete", "nobody@example.org", "--yes"], "there is no account"),
         (["account", "grant-premium", "nobody@example.org", "--days", "1"], "there is no account"),
         (["voucher", "create", "--days", "0"], "days: must be 1 to 3660, not 0"),
         (["account", "ensure", "a@example.org", "--password-env", "UNSET"], "password: must have 8 to 128"),
