@@ -1,4 +1,6 @@
+import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -6,7 +8,7 @@ from core.accounts.premium import create_voucher
 from core.accounts.sessions import REUSE_GRACE
 from core.accounts.tokens import new_secret
 from core.clock import now
-from core.models import Account, Letter, LetterKind, RefreshToken, TokenPurpose
+from core.models import Account, EmailToken, Letter, LetterKind, RefreshToken, TokenPurpose
 from core.repository import accounts
 from tests.graphql_client import Client
 
@@ -213,6 +215,65 @@ async def test_a_password_reset_sets_the_password_and_ends_every_session(
     assert (await normal.data(ME))["me"] is None
     signed_in = await client.data(SIGNIN, email="normal@example.org", password="a brand new password")
     assert signed_in["signin"]["__typename"] == "Session"
+
+
+async def mailed_token(account: Account, purpose: TokenPurpose, *, minutes: float = 60) -> str:
+    token, token_hash = new_secret()
+    expires_at = now() + timedelta(minutes=minutes)
+    await accounts.replace_email_token(
+        account.id, purpose=purpose, token_hash=token_hash, expires_at=expires_at
+    )
+    return token
+
+
+RESET = """
+mutation ($token: String!, $password: String!) {
+  resetPassword(input: { token: $token, password: $password }) { __typename }
+}
+"""
+
+
+async def test_a_reset_link_works_once_in_its_time_and_for_nothing_else(
+    client: Client, new_account: Any
+) -> None:
+    account = await new_account("a@example.org", email_verified_at=None)
+
+    async def outcome(token: str) -> str:
+        answer = await client.data(RESET, token=token, password="a brand new password")
+        kind: str = answer["resetPassword"]["__typename"]
+        return kind
+
+    expired = await mailed_token(account, TokenPurpose.RESET_PASSWORD, minutes=-1)
+    assert await outcome(expired) == "InvalidToken"
+    verifying = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
+    assert await outcome(verifying) == "InvalidToken"
+    first = await mailed_token(account, TokenPurpose.RESET_PASSWORD)
+    assert (await client.data(VERIFY, token=first))["verifyEmail"]["__typename"] == "InvalidToken"
+    second = await mailed_token(account, TokenPurpose.RESET_PASSWORD)
+    assert await outcome(first) == "InvalidToken"
+    stored = {token.hash for token in await EmailToken.all()}
+    assert not stored & {expired, verifying, first, second}
+    assert await outcome(second) == "Account"
+    assert await outcome(second) == "InvalidToken"
+
+
+async def test_a_password_that_is_the_address_is_refused_and_the_reset_link_stays_good(
+    client: Client, new_account: Any
+) -> None:
+    account = await new_account("somebody@example.org")
+    token = await mailed_token(account, TokenPurpose.RESET_PASSWORD)
+    refused = await client.data(RESET, token=token, password="Somebody2026")
+    assert refused["resetPassword"]["__typename"] == "InvalidInput"
+    assert (await Account.get()).password_hash == "-"
+    done = await client.data(RESET, token=token, password="a brand new password")
+    assert done["resetPassword"]["__typename"] == "Account"
+
+
+async def test_of_ten_who_follow_a_link_at_once_one_gets_in(client: Client, new_account: Any) -> None:
+    token = await mailed_token(await new_account(email_verified_at=None), TokenPurpose.VERIFY_EMAIL)
+    answers = await asyncio.gather(*(client.data(VERIFY, token=token) for _ in range(10)))
+    kinds = sorted(answer["verifyEmail"]["__typename"] for answer in answers)
+    assert kinds == ["Account"] + ["InvalidToken"] * 9
 
 
 @pytest.mark.parametrize("token", ["x", "e30.e30.e30", "a b"])
