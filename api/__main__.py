@@ -1,20 +1,23 @@
 """``python -m api``: the process that the outside world reaches."""
 
 import asyncio
-import signal
+import gc
 import sys
+from typing import Final
 
-import uvicorn
 import uvloop
 
-from api.app import Parts, build_app, build_parts
-from api.server import server_config
+from api.app import build_app, build_parts
+from api.server import ApiServer, server_config
 from api.settings import ApiSettings
 from core import telemetry
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database
+
+_GARBAGE: Final = (2_000, 20, 1_000)
+"""So many new objects until the young are looked at, so many times that until the older, until all are."""
 
 
 def main() -> int:
@@ -32,39 +35,39 @@ def main() -> int:
 async def serve(settings: ApiSettings) -> None:
     """Run the HTTP server, the recorder of premium results and the relay in one process."""
     telemetry.serve_metrics(settings.telemetry)
-    async with database(settings.database):
+    async with telemetry.event_loop_measured(), database(settings.database):
         queue = await Queue.connect_when_there(settings.broker, name="api")
-        parts = build_parts(settings, queue=queue)
-        server = _Server(settings, parts)
+        parts, stop = build_parts(settings, queue=queue), asyncio.Event()
+        app = build_app(settings, parts)
+        _collect_garbage_seldom()
+        server = ApiServer(
+            server_config(app, settings.http), health=parts.health, drain_seconds=settings.http.drain_seconds
+        )
         try:
-            await server.run()
+            # What goes on beside the server ends at its next pause, once nobody is served any more.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(parts.recorder.run(queue.consumer(PREMIUM_RESULTS), stop=stop))
+                tasks.create_task(parts.outbox.run(stop=stop))
+                tasks.create_task(parts.places.run(stop=stop))
+                tasks.create_task(parts.connections.run(stop=stop))
+                try:
+                    await server.serve()
+                finally:
+                    stop.set()
         finally:
             await parts.close()
             await queue.close()
 
 
-class _Server:
-    def __init__(self, settings: ApiSettings, parts: Parts) -> None:
-        self._parts = parts
-        self._stop = asyncio.Event()
-        self._uvicorn = uvicorn.Server(server_config(build_app(settings, parts), settings.http))
+def _collect_garbage_seldom() -> None:
+    """Spare the event loop full collections, which take a second where thousands are connected.
 
-    async def run(self) -> None:
-        """Until uvicorn is told to stop; the background work then ends at its next pause."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                self._parts.recorder.run(self._parts.queue.consumer(PREMIUM_RESULTS), stop=self._stop)
-            )
-            tasks.create_task(self._parts.outbox.run(stop=self._stop))
-            tasks.create_task(self._parts.places.run(stop=self._stop))
-            tasks.create_task(self._parts.connections.run(stop=self._stop))
-            # After its own shutdown uvicorn raises the signal once more; ours is not over then.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: None)
-            try:
-                await self._uvicorn.serve()
-            finally:
-                self._stop.set()
+    What is made for a request or a connection is freed when its last reference goes, or is young when it is
+    collected. What is there now stays, and is not looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from api import downloads, health, webhooks
 from api.connections import Connections
-from api.graphql import EXPLORER_FOLDER, graphql_router
+from api.graphql import EXPLORER_FOLDER, WebSocketMiddleware, graphql_endpoint
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
@@ -35,6 +35,7 @@ from core.queue import Queue, Workers
 from core.recording import Recorder
 from core.repository.database import UNAVAILABLE
 from core.retention import Lifetimes
+from core.statuses import Statuses
 from core.storage import DownloadLinks, Storage
 from schema.context import Services
 from schema.schema import build_schema
@@ -51,6 +52,7 @@ class Parts:
     places: SubscriptionPlaces
     connections: Connections
     stripe: StripePayments | None
+    health: HealthChecks
 
     async def close(self) -> None:
         """Let go of connections that are the parts' own."""
@@ -68,6 +70,7 @@ def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
         places=SubscriptionPlaces(settings.limits),
         stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
         connections=Connections(check_seconds=settings.websocket.session_check_seconds),
+        health=HealthChecks(queue=queue),
     )
 
 
@@ -80,6 +83,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     catalogue = offered_models(settings.catalogue)
     passwords = PasswordHasher(settings.tokens)
     limiter = RateLimiter(settings.limits)
+    outlooks = Outlooks(workers=Workers(queue=parts.queue))
     return Services(
         registration=Registration(passwords=passwords, limiter=limiter),
         sessions=Sessions(
@@ -100,7 +104,8 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
             limiter=limiter,
             limits=settings.limits,
         ),
-        outlooks=Outlooks(workers=Workers(queue=parts.queue)),
+        outlooks=outlooks,
+        statuses=Statuses(queue=parts.queue, outlooks=outlooks),
         lifetimes=Lifetimes(settings.retention),
         catalogue=catalogue,
         queue=parts.queue,
@@ -114,17 +119,17 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app = FastAPI(title="Darkroom", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
     app.state.storage = parts.storage
-    app.state.health = HealthChecks(queue=parts.queue)
+    app.state.health = parts.health
+    endpoint = graphql_endpoint(
+        build_schema(settings.documents),
+        services=services,
+        connections=parts.connections,
+        settings=settings,
+    )
+    app.add_middleware(WebSocketMiddleware, endpoint=endpoint)
     app.add_middleware(RequestMiddleware)
     _let_in(app, settings.http)
-    app.include_router(
-        graphql_router(
-            build_schema(settings.documents),
-            services=services,
-            connections=parts.connections,
-            settings=settings,
-        )
-    )
+    app.include_router(endpoint.router)
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)

@@ -1,5 +1,7 @@
 """GraphQL over HTTP and WebSocket, and GraphiQL for browsers."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -12,6 +14,7 @@ from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAd
 from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry import Schema
 from strawberry.fastapi import GraphQLRouter
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
@@ -29,6 +32,7 @@ from api.websocket import WebSocketHandler
 from core.accounts.limits import Standing, touched
 from schema.context import Context, Services
 
+PATH: Final = "/graphql"
 EXPLORER_FOLDER: Final = Path(__file__).parent / "explorer" / "dist"
 
 _HEADERS = {
@@ -158,10 +162,18 @@ class _Router(GraphQLRouter[Context, None]):
         return HTMLResponse(page.read_text(), headers=_HEADERS)
 
 
-def graphql_router(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphQLEndpoint:
+    """``/graphql``: a router for POST, and for GET with ``Accept: text/html``; and WebSocket beside it."""
+
+    router: APIRouter
+    serve_websocket: Callable[[WebSocket], Awaitable[None]]
+
+
+def graphql_endpoint(
     schema: Schema, *, services: Services, connections: Connections, settings: ApiSettings
-) -> APIRouter:
-    """``/graphql``: POST and WebSocket for clients, GET with ``Accept: text/html`` for browsers."""
+) -> GraphQLEndpoint:
+    """GraphQL over HTTP and WebSocket."""
 
     async def context(connection: HTTPConnection) -> Context:
         return Context(
@@ -173,7 +185,7 @@ def graphql_router(
 
     router = _Router(
         schema,
-        path="/graphql",
+        path=PATH,
         graphql_ide="graphiql",
         allow_queries_via_get=False,
         context_getter=context,
@@ -188,7 +200,30 @@ def graphql_router(
         connections=connections,
         timeout_seconds=settings.documents.operation_timeout_seconds,
     )
-    return router
+
+    async def serve_websocket(websocket: WebSocket) -> None:
+        await router.run(websocket, context=await context(websocket), root_value=None)
+
+    return GraphQLEndpoint(router=router, serve_websocket=serve_websocket)
+
+
+class WebSocketMiddleware:
+    """Serves the websockets at ``/graphql``, past FastAPI's routing.
+
+    What routing, its dependencies and its handling of errors hold for as long as a socket is open would be an
+    eighth of what a subscription takes.
+    """
+
+    def __init__(self, app: ASGIApp, *, endpoint: GraphQLEndpoint) -> None:
+        self._app = app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one HTTP request or websocket."""
+        if scope["type"] == "websocket" and scope["path"] == PATH:
+            await self._endpoint.serve_websocket(WebSocket(scope, receive, send))
+        else:
+            await self._app(scope, receive, send)
 
 
 def _origin(address: str) -> str:

@@ -23,9 +23,14 @@ class Health(BaseModel):
 
 
 class HealthChecks:
-    """Looks at what the api stands on."""
+    """Looks at what the api stands on.
+
+    Attributes:
+        leaving: whether this process is about to stop, so that nobody new should be sent here.
+    """
 
     def __init__(self, *, queue: Queue) -> None:
+        self.leaving = False
         self._queue = queue
         self._workers = 0
         self._missing: list[str] = []
@@ -33,15 +38,18 @@ class HealthChecks:
         self._looked_at = float("-inf")
 
     async def serving(self) -> Health:
-        """Whether database and broker answer."""
+        """Whether database and broker answer, and the process is going to stay."""
         await self._look()
-        return _health(self._missing)
+        return _health(self._all_missing())
 
     async def ready(self) -> Health:
         """Whether, besides, at least one warm worker is there."""
         await self._look()
-        health = _health([*self._missing, *self._missing_worker])
+        health = _health([*self._all_missing(), *self._missing_worker])
         return health.model_copy(update={"workers": self._workers})
+
+    def _all_missing(self) -> list[str]:
+        return [*self._missing, *(["api: about to stop"] if self.leaving else [])]
 
     async def _look(self) -> None:
         if time.monotonic() - self._looked_at < _REMEMBERED_SECONDS:
@@ -87,7 +95,7 @@ async def live() -> Health:
 
 @router.get("/serving")
 async def serving(checks: Checks, response: Response) -> Health:
-    """Database and broker answer: what a load balancer asks."""
+    """Database and broker answer, and this process stays: what a load balancer asks."""
     return _with_status(await checks.serving(), response)
 
 

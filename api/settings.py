@@ -25,7 +25,11 @@ from core.settings import (
 
 
 class HttpSettings(SettingsGroup):
-    """Where the api listens, and whom it takes requests from.
+    """Where the api listens, whom it takes requests from, and how it stops.
+
+    Told to stop it serves on for ``drain_seconds``, then gives requests ``shutdown_seconds``. A websocket
+    whose client takes nothing is cut off after ``websocket_patience_seconds``.
+
 
     ``allowed_origins`` are those of web pages, beside our own, that may call the api from a browser.
     ``trusted_proxies`` are addresses or networks whose ``X-Forwarded-For`` is believed.
@@ -34,7 +38,9 @@ class HttpSettings(SettingsGroup):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    drain_seconds: float = Field(default=0, ge=0)
     shutdown_seconds: int = Field(default=5, ge=0)
+    websocket_patience_seconds: float = Field(default=10, gt=0)
     inbox_maildir: Path | None = None
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()

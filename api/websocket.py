@@ -133,6 +133,7 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         self.connection_init_received = True
         if self.connection_init_timeout_task is not None:
             self.connection_init_timeout_task.cancel()
+            self.connection_init_timeout_task = None
         self.context.connection_params = message.get("payload") or {}
         self._signing_in = asyncio.create_task(self._sign_in())
 
@@ -154,6 +155,8 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         except Exception:
             log.exception("unexpected_error")
             await self._close(CloseCode.INTERNAL_ERROR, "Internal error")
+        finally:
+            self._signing_in = None
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         """Begin an operation, of any kind."""

@@ -56,7 +56,7 @@ async def serve(settings: BatcherSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     telemetry.serve_metrics(settings.telemetry)
-    async with database(settings.database):
+    async with telemetry.event_loop_measured(), database(settings.database):
         queue = await _opened(settings, stop)
         if queue is None:
             return

@@ -53,13 +53,17 @@ async def running(
     *,
     env: Mapping[str, str],
     log: Path,
+    user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
     stop_seconds: float = 15,
 ) -> AsyncIterator[Child]:
-    """Run a program in the repository's folder; ended in order, or killed after ``stop_seconds``."""
+    """Run a program in the repository's folder, as ``user`` if given.
+
+    It is ended in order, or killed after ``stop_seconds``.
+    """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), ""),
+            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), user or ""),
             *argv,
             stdin=DEVNULL,
             stdout=output,

@@ -1,7 +1,10 @@
 """Logs and metrics, the same in every process."""
 
+import asyncio
 import logging
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -9,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from core.settings import TelemetrySettings
 
+_LAG_PAUSE: Final = 0.1
 _TELL_ALL: Final = ("tortoise.db_client", "uvicorn.error")
 """Loggers that at DEBUG write statements with their values, and messages: prompts and tokens."""
 
@@ -55,6 +59,14 @@ SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 CHECKOUTS: Final = Counter("darkroom_checkouts_total", "Payment pages asked for", ["outcome"])
 WEBHOOKS: Final = Counter("darkroom_webhooks_total", "Payment webhooks, by what came of them", ["outcome"])
+EVENT_LOOP_LAG_SECONDS: Final = Histogram(
+    "darkroom_event_loop_lag_seconds",
+    "How much later than due the event loop comes to something, ten times a second",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+SLOW_READERS: Final = Counter(
+    "darkroom_slow_readers_total", "Websockets that were cut off because the client did not read"
+)
 SUBSCRIPTIONS: Final = Gauge("darkroom_subscriptions", "Live generationStatus subscriptions")
 RATE_LIMITED: Final = Counter(
     "darkroom_rate_limited_total",
@@ -129,3 +141,21 @@ def serve_metrics(settings: TelemetrySettings) -> None:
     """Serve ``/metrics`` on its own port, unless it is 0."""
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
+
+
+@asynccontextmanager
+async def event_loop_measured() -> AsyncIterator[None]:
+    """Measure the event loop's lag while the block runs."""
+
+    async def measure() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_PAUSE
+            await asyncio.sleep(_LAG_PAUSE)
+            EVENT_LOOP_LAG_SECONDS.observe(max(0.0, loop.time() - due))
+
+    measuring = asyncio.create_task(measure())
+    try:
+        yield
+    finally:
+        measuring.cancel()

@@ -59,7 +59,8 @@ async def work(settings: GpuWorkerSettings) -> None:
         device=placement.name,
     )
     try:
-        await worker.run(stop=stop)
+        async with telemetry.event_loop_measured():
+            await worker.run(stop=stop)
     finally:
         await queue.close()
 

@@ -1,6 +1,7 @@
 """What resolvers reach: the services, and who asks."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from strawberry.fastapi import BaseContext
@@ -19,6 +20,7 @@ from core.generations import Generations
 from core.outlook import Outlooks
 from core.queue import Queue
 from core.retention import Lifetimes
+from core.statuses import Statuses
 from core.storage import DownloadLinks
 from schema.loaders import Loaders
 
@@ -40,6 +42,7 @@ class Services:
     outlooks: Outlooks
     lifetimes: Lifetimes
     catalogue: Catalogue
+    statuses: Statuses
     queue: Queue
     links: DownloadLinks
 
@@ -54,9 +57,13 @@ class Context(BaseContext):
         self.services = services
         self.address = address
         self.request_id = request_id
-        self.loaders = Loaders(outlooks=services.outlooks)
         self._authorization = authorization
         self._viewer: Viewer | None = None
+
+    @cached_property
+    def loaders(self) -> Loaders:
+        """Made when first needed: few of the thousands who watch need any."""
+        return Loaders(outlooks=self.services.outlooks)
 
     async def connect(self) -> Viewer:
         """Authenticate a websocket connection by its ``connection_init`` payload.
@@ -67,6 +74,7 @@ class Context(BaseContext):
         parameters = self.connection_params if isinstance(self.connection_params, dict) else {}
         authorization = parameters.get("authorization", parameters.get("Authorization"))
         self._authorization = authorization if isinstance(authorization, str) else None
+        self.connection_params = None
         # Not kept: each operation looks up anew who asks.
         return await self.services.sessions.authenticate(self.claims())
 

@@ -6,13 +6,14 @@ raised on purpose is masked behind an id that the log has.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import strawberry
 import structlog
 from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
+from strawberry.types.execution import StreamExecutionResult
 from strawberry.types.field import StrawberryField
 
 from core import errors
@@ -164,6 +165,13 @@ _CODES: dict[type[errors.ClientError], str] = {
 
 class ErrorPresentation(MaskErrors):
     """Gives every entry of ``errors`` a code, and masks what was not meant for clients."""
+
+    def on_stream_result(self, result: StreamExecutionResult) -> Iterator[None]:
+        """Looks at those with errors alone: Strawberry takes long to find out that there are none."""
+        if getattr(result, "errors", None):
+            yield from super().on_stream_result(result)
+        else:
+            yield
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         """The error as the client may see it."""

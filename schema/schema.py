@@ -16,6 +16,7 @@ from core.telemetry import REQUEST_SECONDS
 from schema.cost import price_list
 from schema.documents import DocumentCheck, Documents
 from schema.errors import ErrorPresentation, UserError, exception_handlers
+from schema.execution import Execution
 from schema.mutations.accounts import AccountMutation
 from schema.mutations.generations import GenerationMutation
 from schema.mutations.premium import PremiumMutation
@@ -79,6 +80,7 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
         subscription=subscription,
         types=[UserError],
         extensions=extensions,
+        execution_context_class=Execution,
         config=StrawberryConfig(disable_field_suggestions=True),
         exception_handlers=exception_handlers(),
     )

@@ -82,7 +82,8 @@ async def client(api_settings: ApiSettings, parts: Parts) -> AsyncIterator[Clien
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         app = build_app(api_settings, parts)
-        server = uvicorn.Server(server_config(app, api_settings.http))
+        settings = api_settings.http.model_copy(update={"shutdown_seconds": 1})
+        server = uvicorn.Server(server_config(app, settings))
         serving, stop = asyncio.create_task(server.serve(sockets=[listener])), asyncio.Event()
         checking = asyncio.create_task(parts.connections.run(stop=stop))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

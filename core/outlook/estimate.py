@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Final, Self
 
 from core.lifecycle import Tier
@@ -27,6 +28,12 @@ class Outlook:
 
     queue_position: int | None = None
     estimated_finish_at: datetime | None = None
+
+    def not_before(self, moment: datetime) -> "Outlook":
+        """The same some time later: what should be finished by then is due at once."""
+        if self.estimated_finish_at is None or self.estimated_finish_at >= moment:
+            return self
+        return Outlook(self.queue_position, moment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +66,28 @@ class Ahead:
     waiting: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stretches: Iterable[Stretch], *, tier: Tier, released: bool, place: int) -> Self:
-        """What is ahead of a generation.
+    def of_each(cls, stretches: Iterable[Stretch], *, tier: Tier, released: bool, places: int) -> list[Self]:
+        """What is ahead of each of some generations, in the order of their acceptance.
 
         Args:
             stretches: the open generations.
-            tier: its tier.
-            released: whether the workers may take it; then nothing that waits for a window is ahead of it.
-            place: which of the moments that the stretches were asked for is its own, from 0.
+            tier: their tier.
+            released: whether the workers may take them; then what waits for a window is not ahead of them.
+            places: how many moments the stretches were asked for: when each of them was accepted.
         """
+        seen = [one for one in stretches if one.tier is tier and (one.released or not released)]
+        seen.sort(key=attrgetter("after"), reverse=True)
+        found: list[Self] = []
         jobs = 0
         work: dict[bool, dict[str, float]] = {True: defaultdict(float), False: defaultdict(float)}
-        for stretch in stretches:
-            if stretch.tier is not tier or stretch.after > place or (released and not stretch.released):
-                continue
-            jobs += 0 if stretch.running else stretch.jobs
-            share = RUNNING_SHARE if stretch.running else 1.0
-            work[stretch.released][stretch.model] += share * stretch.megapixel_steps
-        return cls(jobs=jobs, released=work[True], waiting=work[False])
+        for place in range(places):
+            while seen and seen[-1].after <= place:
+                stretch = seen.pop()
+                jobs += 0 if stretch.running else stretch.jobs
+                share = RUNNING_SHARE if stretch.running else 1.0
+                work[stretch.released][stretch.model] += share * stretch.megapixel_steps
+            found.append(cls(jobs=jobs, released=dict(work[True]), waiting=dict(work[False])))
+        return found
 
 
 def finish_of_waiting(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from core.clock import now
 from core.lifecycle import GenerationState, Tier
@@ -25,8 +26,7 @@ class Outlooks:
     async def of(self, rows: Sequence[Generation]) -> list[Outlook]:
         """The outlooks of generations, in their order; the queue is asked once, however many they are."""
         queued = [row for row in rows if row.state is GenerationState.QUEUED]
-        moments = sorted({row.created_at for row in queued})
-        stretches = await generations.stretches(moments, tiers={row.tier for row in queued}) if queued else []
+        ahead = await _ahead(queued) if queued else {}
         opens_at = None if all(_released(row) for row in queued) else await next_window_at()
         workers = () if all(row.state.terminal for row in rows) else await self._workers.recent()
         moment = now()
@@ -34,20 +34,14 @@ class Outlooks:
         def look(row: Generation) -> Outlook:
             if row.state is not GenerationState.QUEUED:
                 return _begun(row, step=0, workers=workers, moment=moment)
-            released = _released(row)
-            ahead = Ahead.of(stretches, tier=row.tier, released=released, place=moments.index(row.created_at))
-            return _queued(
-                row, ahead, opens_at=moment if released else opens_at, workers=workers, moment=moment
-            )
+            opens = moment if _released(row) else opens_at
+            return _queued(row, ahead[row.id], opens_at=opens, workers=workers, moment=moment)
 
         return [look(row) for row in rows]
 
-    async def of_one(self, row: Generation, *, step: int) -> Outlook:
-        """The outlook of a generation whose progress is known: ``step`` steps are done."""
-        if step and row.state is GenerationState.RUNNING:
-            return _begun(row, step=step, workers=(), moment=now())
-        [outlook] = await self.of([row])
-        return outlook
+    def at_step(self, row: Generation, step: int) -> Outlook:
+        """The outlook of a running generation of which ``step`` steps are done, at least one."""
+        return _begun(row, step=step, workers=(), moment=now())
 
 
 async def next_window_at() -> datetime | None:
@@ -57,6 +51,19 @@ async def next_window_at() -> datetime | None:
         return None
     # A beat that is due but not yet noted would read as a time in the past.
     return max(clock.next_at, now() + timedelta(seconds=1))
+
+
+async def _ahead(queued: Sequence[Generation]) -> dict[UUID, Ahead]:
+    """What stands before each of these, counted once for all."""
+    moments = sorted({row.created_at for row in queued})
+    places = {moment: place for place, moment in enumerate(moments)}
+    stretches = await generations.stretches(moments, tiers={row.tier for row in queued})
+    found: dict[tuple[Tier, bool], list[Ahead]] = {}
+    for row in queued:
+        kind = row.tier, _released(row)
+        if kind not in found:
+            found[kind] = Ahead.of_each(stretches, tier=kind[0], released=kind[1], places=len(moments))
+    return {row.id: found[row.tier, _released(row)][places[row.created_at]] for row in queued}
 
 
 def _queued(

@@ -67,6 +67,17 @@ _STRETCHES: Final = """
 """
 
 
+_BY_IDS: Final = "SELECT * FROM generation WHERE id = ANY($1::uuid[])"
+
+_CHANGED: Final = """
+    SELECT seen.id
+      FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS seen (id, state, window_id)
+      LEFT JOIN generation ON generation.id = seen.id
+     WHERE generation.id IS NULL
+        OR generation.state <> seen.state
+        OR generation.window_id IS DISTINCT FROM seen.window_id
+"""
+
 _ASKED_FOR: Final = """
     SELECT generation.*
       FROM session_family AS session JOIN generation USING (account_id)
@@ -104,6 +115,25 @@ _ENUMS: Final[dict[str, Callable[[Any], object]]] = {
 async def owned(account_id: UUID, generation_id: UUID) -> Generation | None:
     """The generation, if it belongs to the account."""
     return await Generation.get_or_none(id=generation_id, account_id=account_id)
+
+
+async def by_ids(generation_ids: Collection[UUID]) -> list[Generation]:
+    """Those of these generations that there are, whosever they are, in any order."""
+    rows = await connections.get("default").execute_query_dict(_BY_IDS, [list(generation_ids)])
+    return [_of(row) for row in rows]
+
+
+async def changed(known: Sequence[Generation]) -> list[UUID]:
+    """Which of these are no longer in the state or window that is known, or are gone. One statement."""
+    if not known:
+        return []
+    values = [
+        [row.id for row in known],
+        [row.state.value for row in known],
+        [row.window_id for row in known],
+    ]
+    found = await connections.get("default").execute_query_dict(_CHANGED, values)
+    return [row["id"] for row in found]
 
 
 async def by_idempotency_key(account_id: UUID, key: str) -> Generation | None:

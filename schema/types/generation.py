@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Self
+from operator import attrgetter
+from typing import Self, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -11,12 +13,15 @@ import strawberry
 from core import models
 from core.clock import now
 from core.lifecycle import Delivery as DeliveryValue
+from core.lifecycle import GenerationState as StateValue
 from core.outlook import Outlook
 from core.repository.generations import Position
 from schema.context import Context
 from schema.cost import Cost, ListSize
 from schema.types.enums import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from schema.types.node import Node, to_global_id
+
+_Part = TypeVar("_Part")
 
 
 @strawberry.type(description="One finished picture.")
@@ -95,6 +100,8 @@ class Generation(Node):
     @classmethod
     def of(cls, row: models.Generation, *, outlook: Outlook | None = None) -> Self:
         """The generation of a row; an outlook that is not known yet is looked up when a field needs it."""
+        if row.state.terminal:
+            outlook = Outlook()
         return cls(
             id=to_global_id("Generation", row.id),
             prompt=row.prompt,
@@ -119,11 +126,17 @@ class Generation(Node):
             outlook=outlook,
         )
 
-    @strawberry.field(description="The pictures, once it SUCCEEDED.", directives=[ListSize(assumed_size=4)])
-    async def images(self, info: strawberry.Info[Context, None]) -> list[Image]:
-        """Looked up together for all generations of a list."""
-        rows = await info.context.loaders.images.load(self.row.id)
-        return [Image.of(row, generation=self.row) for row in rows]
+    # What is known already is returned as it is: the coroutines would be a fifth of what an event of a
+    # subscription costs.
+
+    @strawberry.field(
+        description="The pictures, once it SUCCEEDED.",
+        graphql_type=list[Image],
+        directives=[ListSize(assumed_size=4)],
+    )
+    def images(self, info: strawberry.Info[Context, None]) -> Awaitable[list[Image]] | list[Image]:
+        """Looked up together for all generations of a list; there are none before it SUCCEEDED."""
+        return self._images(info) if self.row.state is StateValue.SUCCEEDED else []
 
     @strawberry.field(
         description="When it is deleted, with prompt and pictures, and its id becomes unknown; null until it "
@@ -134,23 +147,37 @@ class Generation(Node):
         return info.context.services.lifetimes.expires_at(self.row)
 
     @strawberry.field(
-        description="Place in the queue of its tier from 1, while QUEUED.", directives=[Cost(weight="1")]
+        description="Place in the queue of its tier from 1, while QUEUED.",
+        graphql_type=int | None,
+        directives=[Cost(weight="1")],
     )
-    async def queue_position(self, info: strawberry.Info[Context, None]) -> int | None:
+    def queue_position(self, info: strawberry.Info[Context, None]) -> Awaitable[int | None] | int | None:
         """Counted now, together for all generations of a list."""
-        return (await self._look_ahead(info)).queue_position
+        return self._outlook(info, attrgetter("queue_position"))
 
     @strawberry.field(
         description="While QUEUED or RUNNING: when it should be finished, by the work ahead of it and the "
         "speed that the workers have measured. Never in the past; null while nobody has measured it.",
+        graphql_type=datetime | None,
         directives=[Cost(weight="1")],
     )
-    async def estimated_finish_at(self, info: strawberry.Info[Context, None]) -> datetime | None:
+    def estimated_finish_at(
+        self, info: strawberry.Info[Context, None]
+    ) -> Awaitable[datetime | None] | datetime | None:
         """Estimated now, together for all generations of a list."""
-        return (await self._look_ahead(info)).estimated_finish_at
+        return self._outlook(info, attrgetter("estimated_finish_at"))
 
-    async def _look_ahead(self, info: strawberry.Info[Context, None]) -> Outlook:
-        return self.outlook or await info.context.loaders.outlooks.load(self.row)
+    async def _images(self, info: strawberry.Info[Context, None]) -> list[Image]:
+        rows = await info.context.loaders.images.load(self.row.id)
+        return [Image.of(row, generation=self.row) for row in rows]
+
+    def _outlook(
+        self, info: strawberry.Info[Context, None], part: Callable[[Outlook], _Part]
+    ) -> Awaitable[_Part] | _Part:
+        async def looked_up() -> _Part:
+            return part(await info.context.loaders.outlooks.load(self.row))
+
+        return looked_up() if self.outlook is None else part(self.outlook)
 
 
 @strawberry.type(description="Where a page of a listing begins and ends, as Relay has it.")

@@ -1,44 +1,94 @@
-"""``python -m api`` as a supervisor sees it."""
+"""``python -m api`` as a supervisor and a load balancer see it."""
 
 import asyncio
+import signal
 import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from core.accounts.passwords import PasswordHasher
 from core.settings import BrokerSettings, DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
+from tests.conftest import free_port
+from tests.graphql_client import PASSWORD, SIGNIN
 
 ROOT = Path(__file__).parents[2]
+SLOW_ROUNDS = 13
+"""A sign-in takes half a second, or more."""
 
 
-async def test_it_does_not_start_with_a_model_that_is_not_pinned(
+@pytest.fixture
+def environment(
     database_settings: DatabaseSettings,
     broker_settings: BrokerSettings,
     storage_settings: StorageSettings,
     link_settings: LinkSettings,
     token_settings: TokenSettings,
-    tmp_path: Path,
+) -> dict[str, str]:
+    """The least that the api needs."""
+    assert broker_settings.nats_user
+    assert broker_settings.nats_password
+    return {
+        "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
+        "DARKROOM_NATS_URL": broker_settings.nats_url,
+        "DARKROOM_NATS_USER": broker_settings.nats_user,
+        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+        "DARKROOM_STORAGE_URL": storage_settings.storage_url,
+        "DARKROOM_DOWNLOAD_SECRET": link_settings.download_secret.get_secret_value(),
+        "DARKROOM_JWT_SECRET": token_settings.jwt_secret.get_secret_value(),
+        "DARKROOM_PASSWORD_PEPPER": token_settings.password_pepper.get_secret_value(),
+        "DARKROOM_BCRYPT_ROUNDS": str(SLOW_ROUNDS),
+        "DARKROOM_MODELS": '["darkroom-demo"]',
+    }
+
+
+async def start(environment: Mapping[str, str], **more: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api", cwd=ROOT, env={**environment, **more}, stderr=PIPE
+    )
+
+
+@asynccontextmanager
+async def serving(environment: Mapping[str, str], **more: str) -> AsyncIterator[tuple[Process, int]]:
+    """A process that serves, and its port."""
+    port = free_port()
+    process = await start(environment, DARKROOM_PORT=str(port), **more)
+    try:
+        async with httpx.AsyncClient() as http, asyncio.timeout(30):
+            while not await answers(http, port):
+                assert process.returncode is None, await process.communicate()
+                await asyncio.sleep(0.1)
+        yield process, port
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def answers(http: httpx.AsyncClient, port: int) -> bool:
+    try:
+        return (await http.get(f"http://127.0.0.1:{port}/health/serving")).is_success
+    except httpx.TransportError:
+        return False
+
+
+async def test_it_does_not_start_with_a_model_that_is_not_pinned(
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
     catalogue = tmp_path / "models.toml"
     catalogue.write_text((ROOT / "core" / "catalogue.toml").read_text())
-    assert broker_settings.nats_user
-    assert broker_settings.nats_password
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "api",
-        cwd=ROOT,
-        env={
-            "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
-            "DARKROOM_NATS_URL": broker_settings.nats_url,
-            "DARKROOM_NATS_USER": broker_settings.nats_user,
-            "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
-            "DARKROOM_STORAGE_URL": storage_settings.storage_url,
-            "DARKROOM_DOWNLOAD_SECRET": link_settings.download_secret.get_secret_value(),
-            "DARKROOM_JWT_SECRET": token_settings.jwt_secret.get_secret_value(),
-            "DARKROOM_PASSWORD_PEPPER": token_settings.password_pepper.get_secret_value(),
-            "DARKROOM_CATALOGUE": str(catalogue),
-            "DARKROOM_MODELS": '["darkroom-demo", "sd-turbo"]',
-        },
-        stderr=asyncio.subprocess.PIPE,
+    process = await start(
+        environment,
+        DARKROOM_CATALOGUE=str(catalogue),
+        DARKROOM_MODELS='["darkroom-demo", "sd-turbo"]',
     )
     _, stderr = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1
@@ -47,3 +97,65 @@ async def test_it_does_not_start_with_a_model_that_is_not_pinned(
     assert "`python -m gpu_worker.pin sd-turbo`" in told
     assert "DARKROOM_MODELS='[\"darkroom-demo\"]'" in told
     assert "Traceback" not in told
+
+
+async def test_told_to_stop_it_says_so_serves_on_and_then_closes_websockets_with_1012(
+    environment: dict[str, str],
+) -> None:
+    drain = 2.0
+    async with (
+        serving(environment, DARKROOM_DRAIN_SECONDS=str(drain)) as (process, port),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+        connect(
+            f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]
+        ) as socket,
+    ):
+        begun = asyncio.get_running_loop().time()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(drain):
+            while (health := await http.get("/health/serving")).is_success:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        assert (health.status_code, health.json()["missing"]) == (503, ["api: about to stop"])
+        # Whoever has not heard of it yet is served, on old and on new connections.
+        async with httpx.AsyncClient(base_url=http.base_url) as newcomer:
+            for client in (http, newcomer):
+                answer = await client.post("/graphql", json={"query": "{ __typename }"})
+                assert answer.json()["data"] == {"__typename": "Query"}
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert asyncio.get_running_loop().time() - begun >= drain
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_a_second_signal_ends_the_waiting(environment: dict[str, str]) -> None:
+    async with serving(environment, DARKROOM_DRAIN_SECONDS="600") as (process, port):
+        async with httpx.AsyncClient() as http:
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                while await answers(http, port):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_a_request_that_has_begun_is_answered_before_it_ends(
+    environment: dict[str, str],
+    token_settings: TokenSettings,
+    new_account: Callable[..., Awaitable[Any]],
+) -> None:
+    hasher = PasswordHasher(token_settings.model_copy(update={"bcrypt_rounds": SLOW_ROUNDS}))
+    await new_account("slow@example.org", password_hash=await hasher.hash(PASSWORD))
+    async with (
+        serving(environment, DARKROOM_SHUTDOWN_SECONDS="60") as (process, port),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+    ):
+        variables = {"input": {"email": "slow@example.org", "password": PASSWORD}}
+        asking = asyncio.create_task(http.post("/graphql", json={"query": SIGNIN, "variables": variables}))
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        process.send_signal(signal.SIGTERM)
+        answer = await asking
+        assert answer.json()["data"]["signin"]["__typename"] == "Session"
+        assert await asyncio.wait_for(process.wait(), 20) == 0

@@ -14,6 +14,8 @@ from benchmarks.metrics import Histogram
 from benchmarks.orders import Orders
 from benchmarks.report import Figure, Report, at_least, at_most
 from benchmarks.stock import batches
+from benchmarks.subscribers import Heard
+from benchmarks.subscriptions import Plan, Told, measure
 from core.messages import Parameters
 
 
@@ -96,3 +98,34 @@ async def test_customers_with_a_backlog_keep_a_server_busy_and_the_others_are_ti
     assert min(served.latencies.seconds) >= 0.02
     alone = await serve(Service(one_by_one=ask, backlog=ask, pressure=0, at_once=2), Orders(1), [0.1, 0.2])
     assert alone.images_per_second < served.images_per_second <= 110
+
+
+def test_a_step_that_was_merged_into_a_later_one_is_told_with_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told()
+    for moment, step in ((1.0, 1), (2.0, 2), (3.0, 3), (4.0, 4)):
+        monkeypatch.setattr("time.monotonic", lambda moment=moment: moment)
+        told.note(7, step)
+    heard = Heard()
+    for step, moment in ((1, 1.5), (3, 3.25)):
+        heard.numbers.append(7)
+        heard.steps.append(step)
+        heard.moments.append(moment)
+    assert told.delays(heard) == ([0.5, 1.25, 0.25], 1)
+
+
+async def test_the_benchmark_of_subscriptions_runs_in_a_small_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_WEBSOCKET_PATIENCE_SECONDS", "1")
+    plan = Plan(subscriptions=60, busy=10, seconds=2, stalled=1)
+    figures = {figure.name: figure for figure in await measure(tmp_path, plan)}
+    assert figures["subscriptions"].value == 60
+    for name in (
+        "steps that never arrived",
+        "subscriptions after all left",
+        "interests at the broker after all left",
+    ):
+        assert figures[name].value == 0, figures[name]
+    assert figures["until who does not read is cut off"].passed

@@ -243,7 +243,8 @@ async def test_one_query_finds_what_is_ahead_of_each_of_many(
     for row in asked:
         expected = ahead_one_by_one(row, rows)
         released = row.tier is Tier.PREMIUM or row.window_id is not None
-        ahead = Ahead.of(found, tier=row.tier, released=released, place=moments.index(row.created_at))
+        each = Ahead.of_each(found, tier=row.tier, released=released, places=len(moments))
+        ahead = each[moments.index(row.created_at)]
         assert ahead.jobs == expected.jobs
         assert ahead.released == pytest.approx(expected.released)
         assert ahead.waiting == pytest.approx(expected.waiting)
@@ -330,8 +331,8 @@ async def test_a_running_generation_is_estimated_by_its_pace_once_that_is_known(
     )
     begun = now()
 
-    by_speed = await outlooks.of_one(row, step=0)
-    by_pace = await outlooks.of_one(row, step=5)
+    [by_speed] = await outlooks.of([row])
+    by_pace = outlooks.at_step(row, 5)
 
     assert row.started_at is not None
     assert by_speed == Outlook(None, row.started_at + timedelta(seconds=1000))

@@ -19,8 +19,7 @@ from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState
 from core.messages import Control, Heartbeat, Progress, Speed, StoredImage
 from core.repository import windows
-from schema.subscriptions import generation_status
-from schema.subscriptions.generation_status import _Latest
+from core.statuses import statuses
 from schema.types.node import key_of
 from tests.graphql_client import Client
 
@@ -117,7 +116,7 @@ def finish_of(event: dict[str, Any], *, since: datetime) -> datetime:
 async def test_premium_is_told_the_time_that_is_left_while_it_waits_and_while_it_runs(
     premium: Client, parts: Parts, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 600)
+    monkeypatch.setattr(statuses, "REREAD_SECONDS", 600)
     await new_worker(speeds=(SPEED,))
     generation_id, begun = await accepted(premium), now()
     key = key_of(generation_id, "Generation")
@@ -148,7 +147,7 @@ async def test_premium_is_told_the_time_that_is_left_while_it_waits_and_while_it
 async def test_normal_is_told_the_time_that_is_left_before_its_window_and_in_it(
     normal: Client, parts: Parts, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 600)
+    monkeypatch.setattr(statuses, "REREAD_SECONDS", 600)
     await new_worker(speeds=(SPEED,))
     begun = now()
     opens_at = begun + timedelta(minutes=20)
@@ -207,7 +206,7 @@ async def test_steps_never_fall_when_a_job_starts_over(premium: Client, parts: P
 async def test_an_end_that_the_broker_lost_is_read_from_the_database(
     premium: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 0.2)
+    monkeypatch.setattr(statuses, "REREAD_SECONDS", 0.2)
     generation_id = await accepted(premium)
     key = key_of(generation_id, "Generation")
     assert key is not None
@@ -274,7 +273,7 @@ async def orders_until_now(heard: asyncio.Queue[Control], parts: Parts) -> list[
 @pytest.fixture
 def no_reread(monkeypatch: pytest.MonkeyPatch) -> None:
     """No event comes for the time that has passed, however slow the machine is."""
-    monkeypatch.setattr(generation_status, "REREAD_SECONDS", 100)
+    monkeypatch.setattr(statuses, "REREAD_SECONDS", 100)
 
 
 async def test_previews_reach_those_who_asked_and_nobody_else(
@@ -311,7 +310,7 @@ async def test_who_joins_late_gets_the_last_preview_at_once_if_it_asked(
 async def test_workers_are_asked_for_previews_at_once_and_again_until_the_end(
     premium: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_status, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(statuses, "RENEW_SECONDS", 0.05)
     heard = await orders(parts)
     generation_id = await accepted(premium)
     key = key_of(generation_id, "Generation")
@@ -343,7 +342,7 @@ async def test_workers_are_not_asked_for_previews_that_nobody_wants_or_may_see(
 async def test_a_broker_that_does_not_answer_ends_no_subscription_and_is_asked_again(
     premium: Client, parts: Parts, no_reread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_status, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(statuses, "RENEW_SECONDS", 0.05)
     publish, refused = parts.queue.publish_control, asyncio.Event()
 
     async def refuse_once(control: Control) -> None:
@@ -361,15 +360,6 @@ async def test_a_broker_that_does_not_answer_ends_no_subscription_and_is_asked_a
     assert refused.is_set()
     await parts.queue.publish_progress(shown(key, 7))
     assert (await anext(events))["step"] == 7
-
-
-async def test_a_slow_reader_gets_the_newest_step_with_the_newest_preview_once() -> None:
-    key, latest = uuid4(), _Latest()
-    for progress in (shown(key, 1, "old"), shown(key, 2, "new"), shown(key, 3), shown(key, 4)):
-        latest.receive(progress)
-    assert await latest.read() == shown(key, 4, "new")
-    latest.receive(shown(key, 5))
-    assert await latest.read() == shown(key, 5)
 
 
 @pytest.mark.parametrize("payload", [None, {}, {"authorization": "Bearer x.y.z"}, {"authorization": 7}])

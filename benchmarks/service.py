@@ -1,0 +1,242 @@
+"""An api process on a database and a broker of its own, with customers in it."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from urllib.request import urlopen
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+from pydantic import SecretStr
+
+from benchmarks.processes import BenchmarkError, Child, running
+from core.accounts.tokens import AccessTokens
+from core.clock import now
+from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.models import Account, Generation, SessionFamily
+from core.queue import Queue
+from core.repository.database import database, migrate
+from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
+from infra.local import nats, postgres
+from infra.local.ports import Ports
+
+_PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of servers that live for minutes
+_SECRETS: Final = TokenSettings(
+    jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), access_token_minutes=60
+)
+_READY_SECONDS: Final = 60
+_PAUSE: Final = 0.1
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Somebody with an access token."""
+
+    account: Account
+    token: str
+
+
+class Service:
+    """What runs, as its customers and its operator see it.
+
+    Args:
+        port: the api's.
+        metrics_url: where the api's metrics are read.
+        broker_url: the broker's own account of its connections.
+        queue: a connection to the broker, as a worker's.
+        child: the api process.
+    """
+
+    def __init__(self, *, port: int, metrics_url: str, broker_url: str, queue: Queue, child: Child) -> None:
+        self.port = port
+        self.queue = queue
+        self._metrics_url = metrics_url
+        self._broker_url = broker_url
+        self._child = child
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the api process that is in use."""
+        statm = Path(f"/proc/{self._child.process.pid}/statm").read_text()
+        return int(statm.split()[1]) * _PAGE
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that the api process has taken."""
+        stat = Path(f"/proc/{self._child.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def metric(self, name: str) -> float:
+        """The value of one metric of the api that has no labels, 0 where it has none yet."""
+        found = re.search(rf"^{name} (\S+)$", await asyncio.to_thread(_get, self._metrics_url), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    async def progress_interests(self) -> int:
+        """How many subjects of live status the api process listens to, as the broker has it."""
+        answer = json.loads(await asyncio.to_thread(_get, f"{self._broker_url}/connz?subs=1&limit=100"))
+        subjects = [
+            subject
+            for connection in answer["connections"]
+            if connection.get("name") == "api"
+            for subject in connection.get("subscriptions_list", [])
+        ]
+        return sum(subject.startswith("progress.") for subject in subjects)
+
+    async def new_customers(self, count: int) -> list[Customer]:
+        """Premium customers who are signed in."""
+        until = now() + timedelta(days=1)
+        accounts = [
+            Account(
+                email=f"customer-{uuid4().hex}@example.org",
+                email_key=f"customer-{uuid4().hex}@example.org",
+                password_hash="-",  # noqa: S106 - nobody can sign in with it
+                email_verified_at=now(),
+                premium_until=until,
+            )
+            for _ in range(count)
+        ]
+        await Account.bulk_create(accounts)
+        families = [SessionFamily(account_id=account.id) for account in accounts]
+        await SessionFamily.bulk_create(families)
+        tokens = AccessTokens(_SECRETS)
+        return [
+            Customer(account, tokens.issue(account_id=account.id, session_id=family.id, now=now())[0])
+            for account, family in zip(accounts, families, strict=True)
+        ]
+
+    async def new_generations(
+        self, customers: Sequence[Customer], count: int, *, state: GenerationState, steps: int
+    ) -> list[tuple[UUID, Customer]]:
+        """Generations of theirs in turns, which no worker will touch."""
+        owners = [customers[number % len(customers)] for number in range(count)]
+        rows = [
+            Generation(
+                id=uuid4(),
+                account_id=owner.account.id,
+                tier=Tier.PREMIUM,
+                delivery=Delivery.DOWNLOAD,
+                state=state,
+                prompt="a lighthouse in the fog",
+                model="darkroom-demo",
+                width=128,
+                height=128,
+                steps=steps,
+                guidance_scale=4.0,
+                seed=number,
+                count=1,
+                scheduler=Scheduler.DDIM,
+                format=ImageFormat.PNG,
+                request_fingerprint="-",
+                published_at=now(),
+                started_at=now() if state is GenerationState.RUNNING else None,
+            )
+            for number, owner in enumerate(owners)
+        ]
+        await Generation.bulk_create(rows, batch_size=1000)
+        return [(row.id, owner) for row, owner in zip(rows, owners, strict=True)]
+
+
+@asynccontextmanager
+async def open_service(folder: Path) -> AsyncIterator[Service]:
+    """PostgreSQL, nats-server and ``python -m api``, their data in ``folder``, an empty one."""
+    ports = Ports(folder / "ports.json")
+    account = nats.NatsAccount(name="benchmark", user="benchmark", password=_PASSWORD)
+    config = folder / "nats.json"
+    nats.write_config(config, port=ports.of("nats"), store_dir=folder / "jetstream", accounts=[account])
+    # What the broker says of its connections.
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "http": f"127.0.0.1:{ports.of('nats http')}"})
+    )
+    postgres.prepare(folder / "postgres", password=_PASSWORD)
+    server = postgres.command(folder / "postgres", port=ports.of("postgres"))
+    broker = BrokerSettings(
+        nats_url=nats.url(ports.of("nats")), nats_user=account.user, nats_password=SecretStr(account.password)
+    )
+    url = postgres.url(port=ports.of("postgres"), password=_PASSWORD, name=postgres.DATABASE)
+    rows = DatabaseSettings(database_url=SecretStr(url))
+    async with (
+        running(server.argv, env=os.environ, log=folder / "postgres.log", user=server.user),
+        running(nats.command(config).argv, env=os.environ, log=folder / "nats.log"),
+    ):
+        await _migrated(rows)
+        argv = (sys.executable, "-m", "api")
+        env = _environment(folder, ports, broker, url)
+        async with running(argv, env=env, log=folder / "api.log") as child, database(rows):
+            queue = await Queue.connect_when_there(broker, name="benchmark")
+            try:
+                await _ready(child, ports.of("api"))
+                yield Service(
+                    port=ports.of("api"),
+                    metrics_url=f"http://127.0.0.1:{ports.of('metrics')}/metrics",
+                    broker_url=f"http://127.0.0.1:{ports.of('nats http')}",
+                    queue=queue,
+                    child=child,
+                )
+            finally:
+                await queue.close()
+
+
+def _environment(folder: Path, ports: Ports, broker: BrokerSettings, url: str) -> dict[str, str]:
+    """What the api needs; what the shell says goes on top, so that settings can be tried."""
+    needed = {
+        "DARKROOM_DATABASE_URL": url,
+        "DARKROOM_NATS_URL": broker.nats_url,
+        "DARKROOM_NATS_USER": broker.nats_user or "",
+        "DARKROOM_NATS_PASSWORD": _PASSWORD,
+        "DARKROOM_STORAGE_URL": f"file://{folder}/objects",
+        "DARKROOM_DOWNLOAD_SECRET": "d" * 20,
+        "DARKROOM_JWT_SECRET": _SECRETS.jwt_secret.get_secret_value(),
+        "DARKROOM_PASSWORD_PEPPER": _SECRETS.password_pepper.get_secret_value(),
+        "DARKROOM_MODELS": '["darkroom-demo"]',
+        "DARKROOM_LOG_LEVEL": "WARNING",
+        "DARKROOM_PORT": str(ports.of("api")),
+        "DARKROOM_METRICS_PORT": str(ports.of("metrics")),
+    }
+    return {**needed, **os.environ}
+
+
+async def _migrated(rows: DatabaseSettings) -> None:
+    url, deadline = rows.database_url.get_secret_value(), time.monotonic() + _READY_SECONDS
+    while True:
+        try:
+            await (await asyncpg.connect(url)).close()
+        except (OSError, asyncpg.CannotConnectNowError) as error:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the database is not ready: {error!r}") from error
+            await asyncio.sleep(_PAUSE)
+        else:
+            break
+    await migrate(rows)
+
+
+def _get(url: str) -> str:
+    """In a thread of its own, so that whoever takes times meanwhile is not kept waiting."""
+    with urlopen(url, timeout=_READY_SECONDS) as answer:  # noqa: S310 - our own addresses
+        content: bytes = answer.read()
+    return content.decode()
+
+
+async def _ready(child: Child, port: int) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    async with httpx.AsyncClient() as client:
+        while True:
+            child.check()
+            try:
+                if (await client.get(f"http://127.0.0.1:{port}/health/serving")).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the api is not ready:\n{child.tail()}")
+            await asyncio.sleep(_PAUSE)
