@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.addresses import figures
 from benchmarks.arrivals import percentile, poisson_arrivals
 from benchmarks.customers import Service, serve
 from benchmarks.metrics import Histogram
@@ -129,3 +130,24 @@ async def test_the_benchmark_of_subscriptions_runs_in_a_small_form(
     ):
         assert figures[name].value == 0, figures[name]
     assert figures["until who does not read is cut off"].passed
+
+
+def test_ways_are_compared_turn_by_turn_so_that_a_slow_moment_counts_for_both() -> None:
+    unknown = [0.1, 0.1, 0.9, 0.1, 0.1]
+    found = {
+        figure.name: figure
+        for figure in figures({"unknown": unknown, "known": [0.11, 0.11, 0.99, 0.11, 0.11]})
+    }
+    assert found["known"].value == pytest.approx(110)
+    ratio = found["known ÷ unknown, or the inverse"]
+    assert ratio.value == pytest.approx(1.1)
+    assert not ratio.passed
+    assert found["known slower than unknown"].value == pytest.approx(21 / 25)
+
+
+def test_a_way_that_is_faster_tells_as_much_as_one_that_is_slower() -> None:
+    ratios = [
+        next(figure for figure in figures({"unknown": [1.0], "known": [known]}) if figure.bar)
+        for known in (1.25, 0.8)
+    ]
+    assert [ratio.value for ratio in ratios] == pytest.approx([1.25, 1.25])
