@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,10 +56,21 @@ class Service:
         broker_url: the broker's own account of its connections.
         queue: a connection to the broker, as a worker's.
         child: the api process.
+        env: its settings.
     """
 
-    def __init__(self, *, port: int, metrics_url: str, broker_url: str, queue: Queue, child: Child) -> None:
+    def __init__(
+        self,
+        *,
+        port: int,
+        metrics_url: str,
+        broker_url: str,
+        queue: Queue,
+        child: Child,
+        env: Mapping[str, str],
+    ) -> None:
         self.port = port
+        self.env = env
         self.queue = queue
         self._metrics_url = metrics_url
         self._broker_url = broker_url
@@ -182,6 +193,7 @@ async def open_service(folder: Path) -> AsyncIterator[Service]:
                     broker_url=f"http://127.0.0.1:{ports.of('nats http')}",
                     queue=queue,
                     child=child,
+                    env=env,
                 )
             finally:
                 await queue.close()
