@@ -5,8 +5,9 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
 
 from api import downloads, health, webhooks
 from api.connections import Connections
@@ -173,6 +174,11 @@ def _answer_errors(app: FastAPI) -> None:
     async def gone(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - FastAPI's hook
         return JSONResponse({"detail": "There is no such picture."}, status_code=404)
 
+    async def left(request: Request, error: Exception) -> Response:  # noqa: ARG001 - FastAPI's hook
+        # In the middle of a body: nobody reads this, and it is no error of ours.
+        return Response(status_code=400)
+
+    app.add_exception_handler(ClientDisconnect, left)
     for kind in (ServiceUnavailableError, *UNAVAILABLE):
         app.add_exception_handler(kind, unavailable)
     app.add_exception_handler(ObjectNotFoundError, gone)

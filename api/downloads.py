@@ -13,7 +13,7 @@ from core.clock import now
 from core.repository import generations
 from core.storage import DownloadLinks, Storage
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def _storage(request: Request) -> Storage:

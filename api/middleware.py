@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY: Final = 256 * 1024
 """Bytes of a request's body: a GraphQL document with its variables is far smaller."""
 
-_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 

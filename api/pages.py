@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from api.addresses import client_address
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
 from core.errors import ClientError
@@ -67,7 +68,9 @@ def pages_router() -> APIRouter:
         request: Request, token: FormToken, password: Annotated[str, Form()], registration: Service
     ) -> HTMLResponse:
         try:
-            account = await registration.reset_password(token=token, password=password)
+            account = await registration.reset_password(
+                token=token, password=password, address=client_address(request)
+            )
         except ClientError as error:
             return page(
                 request,

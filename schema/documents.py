@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, parse
+from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, parse, validate
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import validate_document
 from strawberry.types import ExecutionContext
 
 from core.settings import DocumentSettings
@@ -21,6 +20,9 @@ from schema.cost import OperationCost, Prices
 from schema.document_limits import refusals
 
 COST_CODE: Final = "COST_LIMIT_EXCEEDED"
+
+MOST_ERRORS: Final = 10
+"""After so many validation gives up: nobody reads more, and to find and place each takes a millisecond."""
 
 KEPT_TOKENS: Final = 50_000
 """In all documents that are kept: about 27 MB where they are as large as they may be."""
@@ -92,10 +94,12 @@ class Documents:
 
 
 def _validate(document: DocumentNode, context: ExecutionContext) -> list[GraphQLError]:
-    found = validate_document(
+    found = validate(
         context.schema._schema,  # noqa: SLF001 - strawberry's extensions do the same
         document,
         context.validation_rules,
+        max_errors=MOST_ERRORS,
+        hide_suggestions=True,
     )
     # Python reads no integers of thousands of digits, which is the document's fault and not ours.
     return [
@@ -120,16 +124,21 @@ class _Shelf:
 
     def pop(self, text: str) -> Document | None:
         if (found := self._documents.pop(text, None)) is not None:
-            self._room += found.tokens
+            self._room += _size(text, found)
         return found
 
     def put(self, text: str, document: Document) -> None:
         self.pop(text)
         self._documents[text] = document
-        self._room -= document.tokens
+        self._room -= _size(text, document)
         while self._room < 0:
-            _, oldest = self._documents.popitem(last=False)
-            self._room += oldest.tokens
+            oldest, removed = self._documents.popitem(last=False)
+            self._room += _size(oldest, removed)
+
+
+def _size(text: str, document: Document) -> int:
+    """In tokens, of which 500 characters of comments count as one."""
+    return max(document.tokens, len(text) // 500)
 
 
 def _unnamed(context: ExecutionContext) -> list[GraphQLError]:

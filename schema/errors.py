@@ -5,14 +5,16 @@ Errors that a client can act on are members of a mutation's union; each is made 
 raised on purpose is masked behind an id that the log has.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import strawberry
 import structlog
 from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types.execution import StreamExecutionResult
 from strawberry.types.field import StrawberryField
 
@@ -163,6 +165,10 @@ _CODES: dict[type[errors.ClientError], str] = {
 }
 
 
+_SUGGESTION: Final = re.compile(r" Did you mean [^?]+\?")
+"""How graphql-core ends a message about a name or a value that is nearly right."""
+
+
 class ErrorPresentation(MaskErrors):
     """Gives every entry of ``errors`` a code, and masks what was not meant for clients."""
 
@@ -178,7 +184,10 @@ class ErrorPresentation(MaskErrors):
         cause = error.original_error
         if cause is None or isinstance(cause, GraphQLError):
             # The request itself is wrong: its syntax, its fields or its variables.
+            error.message = _SUGGESTION.sub("", error.message)
             return error
+        if isinstance(cause, CannotGetOperationTypeError):
+            return _presented(error, cause.as_http_error_reason(), "BAD_REQUEST")
         if isinstance(cause, errors.ClientError):
             return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
         if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):

@@ -1,15 +1,16 @@
 """The schema, put together."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema import DEFAULT_ALLOWED_OPERATION_TYPES
 from strawberry.tools import merge_types
-from strawberry.types import ExecutionContext
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.graphql import OperationType
 
 from core.settings import DocumentSettings
 from core.telemetry import REQUEST_SECONDS
@@ -46,6 +47,17 @@ class OperationTimer(SchemaExtension):
 
 
 class _Schema(strawberry.Schema):
+    async def execute(  # type: ignore[override] # it is called by name
+        self,
+        query: str | None,
+        *,
+        allowed_operation_types: Iterable[OperationType] = DEFAULT_ALLOWED_OPERATION_TYPES,
+        **options: Any,  # noqa: ANN401 - they are handed on
+    ) -> ExecutionResult:
+        """One answer: a subscription, which has many, is refused here and goes through ``stream``."""
+        allowed = set(allowed_operation_types) - {OperationType.SUBSCRIPTION}
+        return await super().execute(query, allowed_operation_types=allowed, **options)
+
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
@@ -81,7 +93,6 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
         types=[UserError],
         extensions=extensions,
         execution_context_class=Execution,
-        config=StrawberryConfig(disable_field_suggestions=True),
         exception_handlers=exception_handlers(),
     )
     documents = Documents(limits, prices=price_list(schema._schema))  # noqa: SLF001 - it has no public name

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,19 +139,26 @@ async def _make_template(port: int) -> None:
     )
 
 
-@pytest.fixture
-async def database_settings(postgres_server: Server) -> AsyncIterator[DatabaseSettings]:
-    """A migrated database of the test's own."""
+@asynccontextmanager
+async def new_database(server: Server) -> AsyncIterator[DatabaseSettings]:
+    """A migrated database, dropped at the end."""
     name = f"test_{secrets.token_hex(6)}"
-    admin_url = postgres.url(port=postgres_server.port, password=postgres_server.password)
+    admin_url = postgres.url(port=server.port, password=server.password)
     admin = await asyncpg.connect(admin_url)
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     await admin.close()
-    url = postgres.url(port=postgres_server.port, password=postgres_server.password, name=name)
+    url = postgres.url(port=server.port, password=server.password, name=name)
     yield DatabaseSettings(database_url=SecretStr(url), database_pool_size=5)
     admin = await asyncpg.connect(admin_url)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
+
+
+@pytest.fixture
+async def database_settings(postgres_server: Server) -> AsyncIterator[DatabaseSettings]:
+    """A migrated database of the test's own."""
+    async with new_database(postgres_server) as settings:
+        yield settings
 
 
 @pytest.fixture
@@ -175,14 +183,19 @@ def nats_server(server_folder: Path) -> Iterator[Server]:
 _account_numbers = itertools.count()
 
 
+def new_broker_account(server: Server) -> BrokerSettings:
+    """A broker account whose streams, subjects and advisories are seen by nobody else."""
+    return BrokerSettings(
+        nats_url=f"nats://127.0.0.1:{server.port}",
+        nats_user=f"test{next(_account_numbers)}",
+        nats_password=SecretStr(server.password),
+    )
+
+
 @pytest.fixture
 def broker_settings(nats_server: Server) -> BrokerSettings:
-    """A broker account of the test's own: its streams, subjects and advisories are seen by nobody else."""
-    return BrokerSettings(
-        nats_url=f"nats://127.0.0.1:{nats_server.port}",
-        nats_user=f"test{next(_account_numbers)}",
-        nats_password=SecretStr(nats_server.password),
-    )
+    """A broker account of the test's own."""
+    return new_broker_account(nats_server)
 
 
 @pytest.fixture

@@ -73,14 +73,17 @@ class Registration:
         await self._limiter.spend(Action.RESET, address=address, account=accounts.email_key(email))
         await write_letter_if_known(email, LetterKind.RESET_PASSWORD)
 
-    async def reset_password(self, *, token: str, password: str) -> Account:
+    async def reset_password(self, *, token: str, password: str, address: str) -> Account:
         """Use up a mailed reset token, set the password and end every session.
 
         Raises:
             InvalidInputError: the new password breaks a rule; the token stays good.
+            RateLimitedError: too many guesses of passwords and tokens from this network address.
             InvalidTokenError: unknown, used or expired.
         """
         require_password(password, field="password")
+        # Nobody guesses 256 bits, but each guess makes a hash, which is what others wait for.
+        await self._limiter.spend(Action.SIGNIN, address=address)
         password_hash = await self._passwords.hash(password)
         moment = now()
         async with in_transaction():

@@ -32,6 +32,9 @@ _SIGN_UP: Final = """
     RETURNING id, email_verified_at IS NOT NULL AS verified
 """
 
+MAX_EMAIL: Final = 254
+"""Characters of an address, RFC 5321."""
+
 _ENDED: Final = """
     SELECT id FROM unnest($1::uuid[]) AS asked (id)
      WHERE NOT EXISTS (
@@ -57,8 +60,11 @@ async def sign_up(*, email: str, password_hash: str, at: datetime) -> tuple[UUID
 
 
 async def find_by_email(email: str) -> Account | None:
-    """The account with this address, whatever its case."""
-    return await Account.get_or_none(email_key=email_key(email))
+    """The account with this address, whatever its case; none for what cannot be one's."""
+    key = email_key(email)
+    if len(key) > MAX_EMAIL or "\x00" in key:
+        return None
+    return await Account.get_or_none(email_key=key)
 
 
 async def lock(account_id: UUID) -> Account:

@@ -68,7 +68,7 @@ RequestPasswordResetResult = Annotated[
     strawberry.union("RequestPasswordResetResult", description="What came of `requestPasswordReset`."),
 ]
 ResetPasswordResult = Annotated[
-    Account | InvalidToken | InvalidInput,
+    Account | InvalidToken | InvalidInput | RateLimited,
     strawberry.union("ResetPasswordResult", description="What came of `resetPassword`."),
 ]
 
@@ -125,7 +125,7 @@ class AccountMutation:
     ) -> ResetPasswordResult:
         """A token works once."""
         account = await info.context.services.registration.reset_password(
-            token=input.token, password=input.password
+            token=input.token, password=input.password, address=info.context.address
         )
         return Account.of(account)
 
