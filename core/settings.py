@@ -166,7 +166,7 @@ class DocumentSettings(SettingsGroup):
     of the schema's ``@cost``.
     """
 
-    document_tokens: int = Field(default=2000, ge=1)
+    document_tokens: int = Field(default=1000, ge=1)
     document_depth: int = Field(default=16, ge=1)
     document_fields: int = Field(default=600, ge=1)
     document_aliases: int = Field(default=30, ge=0)

@@ -67,7 +67,7 @@ class Documents:
         if (known := self._trial.pop(text)) is not None:
             self._proven.put(text, known)
             return known
-        return Document(parse(text, max_tokens=self.limits.document_tokens))
+        return Document(_unchained(parse(text, max_tokens=self.limits.document_tokens)))
 
     def check(self, text: str, document: Document, context: ExecutionContext) -> list[GraphQLError]:
         """What is wrong with a document. One that nothing is wrong with is kept."""
@@ -108,6 +108,17 @@ def _validate(document: DocumentNode, context: ExecutionContext) -> list[GraphQL
         else one
         for one in found
     ]
+
+
+def _unchained(parsed: DocumentNode) -> DocumentNode:
+    """The document without the chain of its tokens, each of which holds the next and the one before.
+
+    So its last reference frees it, and texts made up by the thousand do not wait for the garbage collector.
+    """
+    token = parsed.loc and parsed.loc.start_token
+    while token:
+        token.prev, token.next, token = None, None, token.next
+    return parsed
 
 
 class _Shelf:

@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 import structlog
 from aiosmtpd.controller import Controller
+from hypothesis import settings
 from pydantic import SecretStr
 
 from api.settings import HttpSettings, WebSocketSettings
@@ -322,6 +323,11 @@ def new_worker(queue: Queue) -> NewWorker:
         return beat
 
     return make
+
+
+# How long a case takes says more of what else the machine does than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -46,7 +46,11 @@ def backing(postgres_server: Server, nats_server: Server, server_folder: Path) -
             storage=StorageSettings(storage_url=f"file://{server_folder}/audit-objects"),
             links=LinkSettings(download_secret=SecretStr("d" * 20)),
             tokens=TokenSettings(
-                jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), bcrypt_rounds=4
+                jwt_secret=SecretStr("j" * 40),
+                password_pepper=SecretStr("p" * 20),
+                bcrypt_rounds=4,
+                # Customers sign in once for all audits.
+                access_token_minutes=240,
             ),
         )
         runner.run(open_accounts(found))

@@ -65,6 +65,7 @@ class Backing:
             "DARKROOM_DOWNLOAD_SECRET": self.links.download_secret.get_secret_value(),
             "DARKROOM_JWT_SECRET": self.tokens.jwt_secret.get_secret_value(),
             "DARKROOM_PASSWORD_PEPPER": self.tokens.password_pepper.get_secret_value(),
+            "DARKROOM_ACCESS_TOKEN_MINUTES": str(self.tokens.access_token_minutes),
             "DARKROOM_BCRYPT_ROUNDS": str(self.tokens.bcrypt_rounds),
             "DARKROOM_MODELS": '["darkroom-demo"]',
         }

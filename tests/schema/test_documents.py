@@ -1,6 +1,7 @@
 """What is remembered of documents."""
 
 import asyncio
+import gc
 import tracemalloc
 
 import pytest
@@ -107,3 +108,15 @@ async def test_operations_side_by_side_share_what_is_known() -> None:
     assert [answer.data for answer in answers] == [{"__typename": "Query"}] * 20
     [check] = [one for one in schema.get_extensions() if isinstance(one, module.DocumentCheck)]
     assert check._documents.parse("{ __typename }").checked
+
+
+def test_a_document_is_freed_without_the_garbage_collector() -> None:
+    documents = Counted()
+    gc.collect()
+    gc.disable()
+    try:
+        document = documents.parse(made_up(1))
+        del document
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
