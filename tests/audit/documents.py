@@ -78,9 +78,9 @@ REFUSED: Final[dict[str, str]] = {
     "fragment amplification by inline fragments": "{ ...f0 } "
     + _doubling(50, spread="... on Query {{ ...f{0} }} ... {{ ...f{0} }}"),
     "many fragments that nothing spreads": "{ __typename } "
-    + " ".join(f"fragment f{number} on Query {{ __typename }}" for number in range(250)),
+    + " ".join(f"fragment f{number} on Query {{ __typename }}" for number in range(125)),
     "many spreads of fragments there are not": "{ "
-    + " ".join(f"...f{number}" for number in range(600))
+    + " ".join(f"...f{number}" for number in range(450))
     + " }",
     # Depth
     "deep recursion": "{ " + _nested(60, "node(id: 1) { ... on Generation { ", " } }", "id") + " }",
@@ -100,8 +100,8 @@ REFUSED: Final[dict[str, str]] = {
     # Sizes
     "tokens": "{ " + "a " * 20_000 + "}",
     "tokens that are commas, comments and names": "{ " + "a, # no\n" * 5000 + "}",
-    "many variables": "query (" + " ".join(f"$v{number}: Int" for number in range(650)) + ") { __typename }",
-    "many operations": " ".join(f"query q{number} {{ __typename }}" for number in range(300)),
+    "many variables": "query (" + " ".join(f"$v{number}: Int" for number in range(240)) + ") { __typename }",
+    "many operations": " ".join(f"query q{number} {{ __typename }}" for number in range(190)),
     "operation of a long name": f"query {_LONG} {{ there }}",
     "field of a long name": f"{{ {_LONG} }}",
     "argument of a long name": f"{{ node({_LONG}: 1) {{ id }} }}",

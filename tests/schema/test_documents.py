@@ -77,10 +77,10 @@ def test_what_is_kept_takes_the_memory_that_is_stated() -> None:
     documents.see(OURS)
     tracemalloc.start()
     try:
-        for number in range(60):
+        for number in range(120):
             text = (
                 f"{{ ...f }} fragment f on Query {{ a{number}: __typename "
-                + "... { __typename } " * 480
+                + "... { __typename } " * 240
                 + "}"
             )
             documents.see(text)
