@@ -8,10 +8,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from api import downloads, health, webhooks
 from api.connections import Connections
-from api.graphql import EXPLORER_FOLDER, WebSocketMiddleware, graphql_endpoint
+from api.graphql import EXPLORER_FOLDER, PATH, GraphQLEndpoint, WebSocketMiddleware
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
@@ -121,7 +122,7 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app.state.services = services
     app.state.storage = parts.storage
     app.state.health = parts.health
-    endpoint = graphql_endpoint(
+    endpoint = GraphQLEndpoint(
         build_schema(settings.documents),
         services=services,
         connections=parts.connections,
@@ -130,7 +131,7 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
     app.add_middleware(WebSocketMiddleware, endpoint=endpoint)
     app.add_middleware(RequestMiddleware)
     _let_in(app, settings.http)
-    app.include_router(endpoint.router)
+    app.router.routes.append(Route(PATH, endpoint))
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)

@@ -1,32 +1,31 @@
 """GraphQL over HTTP and WebSocket, and GraphiQL for browsers."""
 
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
-from fastapi import APIRouter, Request, WebSocket
-from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 from strawberry import Schema
-from strawberry.fastapi import GraphQLRouter
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import MissingQueryError
 from strawberry.http.websocket_origin import is_same_origin, normalize_origin
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
-from strawberry.types.unset import UNSET
+from strawberry.types.graphql import OperationType
 
 from api.addresses import client_address
 from api.connections import Connections
 from api.media_types import preferred
+from api.operations import RefusedRequestError, decode_json, read_operation
 from api.rate_limit_headers import rate_limit_headers
 from api.settings import ApiSettings
 from api.websocket import WebSocketHandler
@@ -43,61 +42,91 @@ _HEADERS = {
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
 }
-
-
 _JSON: Final = "application/json"
 _GRAPHQL_JSON: Final = "application/graphql-response+json"
-_HALF_PAIR: Final = b"\\ud"
-"""How an escape begins that may be half of a surrogate pair; no database and no hash takes one alone."""
+_KINDS: Final = frozenset((OperationType.QUERY, OperationType.MUTATION))
 
 
-class _Request(StarletteRequestAdapter):
-    @property
-    def content_type(self) -> str:
-        """In small letters, as strawberry expects it."""
-        return (super().content_type or "").lower()
+class GraphQLEndpoint(GraphQL[Context, None]):
+    """``/graphql``: POST and WebSocket for clients, GET with ``Accept: text/html`` for browsers.
 
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-class _Router(GraphQLRouter[Context, None]):
-    """Speaks GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/.
-
-    In its own media type an answer without data, one that nothing was done for, has status 400; in
-    ``application/json`` every answer to a readable request has 200.
+    Speaks GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/: in its own media type an
+    answer without data, one that nothing was done for, has status 400; in ``application/json`` every answer
+    to a readable request has 200. It is an application of its own: nothing of FastAPI's stands before an
+    operation. Sockets are Strawberry's, with a handler of ours.
     """
 
-    request_adapter_class = _Request
+    def __init__(
+        self, schema: Schema, *, services: Services, connections: Connections, settings: ApiSettings
+    ) -> None:
+        super().__init__(
+            schema,
+            subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
+            connection_init_wait_timeout=timedelta(seconds=settings.websocket.websocket_init_seconds),
+            max_subscriptions_per_connection=settings.websocket.websocket_operations,
+            # Also the address by which customers know us, which a proxy may have replaced in `Host`.
+            allowed_origins=(*settings.http.allowed_origins, _origin(settings.links.public_url)),
+        )
+        self.graphql_transport_ws_handler_class = partial(  # type: ignore[assignment] # it is only called
+            WebSocketHandler,
+            connections=connections,
+            timeout_seconds=settings.documents.operation_timeout_seconds,
+        )
+        self._services = services
 
-    async def run(  # type: ignore[override] # its overloads say the same of more kinds of requests
-        self, request: Request | WebSocket, context: Context = UNSET, root_value: None = None
-    ) -> Response | WebSocket:
-        """Answers an unreadable request in the form of all answers too, and tells where limits stand."""
-        if isinstance(request, WebSocket):
-            return await super().run(request, context, root_value)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or a socket."""
+        if scope["type"] == "websocket":
+            await self.run(WebSocket(scope, receive, send))
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except RefusedRequestError as error:
+            response = _refusal(request, error)
+        await response(scope, receive, send)
+
+    async def get_context(self, request: HTTPConnection, response: object) -> Context:  # noqa: ARG002 - strawberry's hook
+        """The context of a connection."""
+        return self._context(request)
+
+    def decode_json(self, data: str | bytes) -> object:
+        """What a message on a socket says."""
+        return decode_json(data)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _explorer(request)
+        self._admit(request)
+        media_type = preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON))
+        if media_type is None:
+            raise RefusedRequestError(HTTPStatus.NOT_ACCEPTABLE, f"Answers are {_GRAPHQL_JSON} or {_JSON}.")
+        operation = read_operation(await request.body())
         standings: list[Standing] = []
         touched.set(standings)
         try:
-            self._admit(request)
-            response = await super().run(request, context, root_value)
-        except HTTPException as error:
-            return JSONResponse(
-                {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]},
-                status_code=error.status_code,
-                headers={"Allow": "POST"} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else None,
-                media_type=preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON)) or _JSON,
+            result = await self.schema.execute(
+                operation.query,
+                variable_values=operation.variables,
+                context_value=self._context(request),
+                operation_name=operation.name,
+                allowed_operation_types=_KINDS,
+                operation_extensions=operation.extensions,
             )
-        response.headers.update(rate_limit_headers(standings))
-        return response
+        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError) as error:
+            raise RefusedRequestError.of(error) from error
+        return _response(result, media_type, rate_limit_headers(standings))
+
+    def _context(self, connection: HTTPConnection) -> Context:
+        return Context(
+            services=self._services,
+            authorization=connection.headers.get("authorization"),
+            address=client_address(connection),
+            request_id=connection.scope["state"]["request_id"],
+        )
 
     def _admit(self, request: Request) -> None:
-        """Refuse what a page elsewhere could make a browser send: links, forms and calls."""
-        if request.method == "GET":
-            if not self.should_render_graphql_ide(self.request_adapter_class(request)):
-                raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Operations are sent by POST.")
-            return
+        """Refuse what a page elsewhere could make a browser send: forms and calls."""
         origin = request.headers.get("origin")
         if not (
             origin is None
@@ -105,116 +134,10 @@ class _Router(GraphQLRouter[Context, None]):
             or "*" in self.allowed_origins
             or normalize_origin(origin) in self.allowed_origins
         ):
-            raise HTTPException(HTTPStatus.FORBIDDEN, "Pages of this origin may not call the API.")
+            raise RefusedRequestError(HTTPStatus.FORBIDDEN, "Pages of this origin may not call the API.")
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != _JSON:
-            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {_JSON}.")
-
-    def parse_json(self, data: str | bytes) -> object:
-        """One operation: an object."""
-        found = super().parse_json(data)
-        if not isinstance(found, dict):
-            raise HTTPException(400, "The body has to be a JSON object, with one operation in it.")
-        return found
-
-    def decode_json(self, data: str | bytes) -> object:
-        """What is nested without end, has a number without end or is no text is no JSON either."""
-        try:
-            found = json.loads(data, parse_constant=_no_number)
-            if _HALF_PAIR in (data if isinstance(data, bytes) else data.encode()).lower():
-                json.dumps(found, ensure_ascii=False).encode()
-        except (RecursionError, ValueError) as error:
-            raise JSONDecodeError("not JSON that can be read", "", 0) from error
-        return found
-
-    async def parse_http_body(
-        self, request: AsyncHTTPRequestAdapter
-    ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """The operation, whose parts have the types that they have to have."""
-        parsed = await super().parse_http_body(request)
-        if isinstance(parsed, GraphQLRequestData) and not isinstance(parsed.operation_name, str | None):
-            raise HTTPException(400, "The GraphQL operation's `operationName` must be a string or null.")
-        return parsed
-
-    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
-        """Without ``data`` where nothing was executed: its errors have no place in the answer."""
-        answer = await super().process_result(request, result)
-        if result.data is None and result.errors and not any(error.path for error in result.errors):
-            del answer["data"]
-        return answer
-
-    async def get_sub_response(self, request: Request) -> Response:
-        """The answer's media type. Strawberry's own is kept on the router, where requests replace it."""
-        media_type = preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON, "text/html"))
-        if media_type is None:
-            raise HTTPException(406, f"Answers are {_GRAPHQL_JSON} or {_JSON}.")
-        return Response(media_type=media_type)
-
-    def create_response(
-        self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: Response
-    ) -> Response:
-        """The answer, in the media type that was asked for."""
-        media_type = _GRAPHQL_JSON if sub_response.media_type == _GRAPHQL_JSON else _JSON
-        refused = media_type == _GRAPHQL_JSON and "data" not in response_data
-        return Response(
-            self.encode_json(response_data),
-            status_code=400 if refused else 200,
-            headers={"Content-Type": f"{media_type}; charset=utf-8"},
-        )
-
-    async def render_graphql_ide(self, request: Request) -> HTMLResponse:  # noqa: ARG002 - strawberry's hook
-        """Our own build of GraphiQL, from our own origin."""
-        page = EXPLORER_FOLDER / "index.html"
-        if not page.is_file():
-            return HTMLResponse(
-                "GraphiQL is not built here: run <code>make explorer</code>.", status_code=503
-            )
-        return HTMLResponse(page.read_text(), headers=_HEADERS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphQLEndpoint:
-    """``/graphql``: a router for POST, and for GET with ``Accept: text/html``; and WebSocket beside it."""
-
-    router: APIRouter
-    serve_websocket: Callable[[WebSocket], Awaitable[None]]
-
-
-def graphql_endpoint(
-    schema: Schema, *, services: Services, connections: Connections, settings: ApiSettings
-) -> GraphQLEndpoint:
-    """GraphQL over HTTP and WebSocket."""
-
-    async def context(connection: HTTPConnection) -> Context:
-        return Context(
-            services=services,
-            authorization=connection.headers.get("authorization"),
-            address=client_address(connection),
-            request_id=connection.scope["state"]["request_id"],
-        )
-
-    router = _Router(
-        schema,
-        path=PATH,
-        graphql_ide="graphiql",
-        allow_queries_via_get=False,
-        context_getter=context,
-        subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
-        connection_init_wait_timeout=timedelta(seconds=settings.websocket.websocket_init_seconds),
-        max_subscriptions_per_connection=settings.websocket.websocket_operations,
-        # Also the address by which customers know us, which a proxy may have replaced in `Host`.
-        allowed_origins=(*settings.http.allowed_origins, _origin(settings.links.public_url)),
-    )
-    router.graphql_transport_ws_handler_class = partial(  # type: ignore[assignment] # it is only called
-        WebSocketHandler,
-        connections=connections,
-        timeout_seconds=settings.documents.operation_timeout_seconds,
-    )
-
-    async def serve_websocket(websocket: WebSocket) -> None:
-        await router.run(websocket, context=await context(websocket), root_value=None)
-
-    return GraphQLEndpoint(router=router, serve_websocket=serve_websocket)
+            raise RefusedRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {_JSON}.")
 
 
 class WebSocketMiddleware:
@@ -231,9 +154,51 @@ class WebSocketMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request or websocket."""
         if scope["type"] == "websocket" and scope["path"] == PATH:
-            await self._endpoint.serve_websocket(WebSocket(scope, receive, send))
+            await self._endpoint(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _response(result: ExecutionResult, media_type: str, headers: Mapping[str, str]) -> Response:
+    answer: dict[str, object] = {"data": result.data}
+    if result.errors:
+        answer["errors"] = [error.formatted for error in result.errors]
+        if result.data is None and not any(error.path for error in result.errors):
+            # Nothing was executed: its errors have no place in the data.
+            del answer["data"]
+    if result.extensions:
+        answer["extensions"] = result.extensions
+    refused = media_type == _GRAPHQL_JSON and "data" not in answer
+    return Response(
+        json.dumps(answer, separators=(",", ":")),
+        status_code=400 if refused else 200,
+        headers={"Content-Type": f"{media_type}; charset=utf-8", **headers},
+    )
+
+
+def _refusal(request: Request, error: RefusedRequestError) -> Response:
+    """An unreadable request is answered in the form of all answers too."""
+    return JSONResponse(
+        {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]},
+        status_code=error.status.value,
+        headers={"Allow": "POST"} if error.status is HTTPStatus.METHOD_NOT_ALLOWED else None,
+        media_type=preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON)) or _JSON,
+    )
+
+
+def _explorer(request: Request) -> Response:
+    """Our own build of GraphiQL for a browser, from our own origin; nothing for a link with an operation."""
+    accept = request.headers.get("accept", "")
+    if request.method != "GET" or "query" in request.query_params or not _shows_pages(accept):
+        raise RefusedRequestError(HTTPStatus.METHOD_NOT_ALLOWED, "Operations are sent by POST.")
+    page = EXPLORER_FOLDER / "index.html"
+    if not page.is_file():
+        return HTMLResponse("GraphiQL is not built here: run <code>make explorer</code>.", status_code=503)
+    return HTMLResponse(page.read_text(), headers=_HEADERS)
+
+
+def _shows_pages(accept: str) -> bool:
+    return "text/html" in accept or "*/*" in accept
 
 
 def _origin(address: str) -> str:

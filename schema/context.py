@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
-
-from strawberry.fastapi import BaseContext
+from typing import Any, Self
 
 from core.accounts.closing import Closing
 from core.accounts.limits import RateLimiter
@@ -47,16 +45,23 @@ class Services:
     links: DownloadLinks
 
 
-class Context(BaseContext):
-    """One request, or one websocket connection."""
+class Context:
+    """One request, or one websocket connection.
+
+    Attributes:
+        services: of the process.
+        address: that limits are counted for.
+        request_id: for logs.
+        connection_params: the payload with which a websocket connection was begun.
+    """
 
     def __init__(
         self, *, services: Services, authorization: str | None, address: str, request_id: str
     ) -> None:
-        super().__init__()
         self.services = services
         self.address = address
         self.request_id = request_id
+        self.connection_params: Any = None
         self._authorization = authorization
         self._viewer: Viewer | None = None
 
