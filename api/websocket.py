@@ -31,7 +31,7 @@ from core.errors import ServiceUnavailableError, UnauthenticatedError
 from core.repository.database import UNAVAILABLE
 from core.telemetry import WEBSOCKETS, WEBSOCKETS_CLOSED
 from schema.context import Context
-from schema.errors import ErrorPresentation
+from schema.errors import presentable
 from schema.timeout import given_up
 
 _MAX_REASON: Final = 123
@@ -189,7 +189,7 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             except GraphQLError as error:
                 await operation.send_initial_errors([error])
             except Exception as error:  # noqa: BLE001 - it is logged where it is made presentable
-                presented = ErrorPresentation().anonymise_error(GraphQLError("", original_error=error))
+                presented = presentable(GraphQLError("", original_error=error))
                 await operation.send_initial_errors([presented])
         except WebSocketDisconnected:
             self.operations.pop(operation.id, None)

@@ -8,9 +8,16 @@ place, so that texts made up by the thousand push out one another and not what c
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, parse, validate
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    parse,
+    validate,
+)
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
@@ -18,6 +25,7 @@ from core.settings import DocumentSettings
 from core.telemetry import DOCUMENTS_REFUSED, OPERATION_COST
 from schema.cost import OperationCost, Prices
 from schema.document_limits import refusals
+from schema.plans import Plan
 
 COST_CODE: Final = "COST_LIMIT_EXCEEDED"
 
@@ -35,26 +43,58 @@ class Document:
     Attributes:
         checked: whether it is within the limits and valid.
         costs: of its operations, by name.
+        plans: of its operations, by name; none for one that is left to graphql-core.
     """
 
     parsed: DocumentNode
     checked: bool = False
     costs: dict[str | None, OperationCost] = field(default_factory=dict)
+    plans: dict[str | None, Plan | None] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
         """Words and brackets."""
         return self.parsed.token_count or 0
 
+    def operation(self, name: str | None) -> OperationDefinitionNode | None:
+        """The operation of a name, or without one the only operation."""
+        operations = [one for one in self.parsed.definitions if isinstance(one, OperationDefinitionNode)]
+        if name is None:
+            return operations[0] if len(operations) == 1 else None
+        return next((one for one in operations if one.name and one.name.value == name), None)
+
+
+class KnownOperation(NamedTuple):
+    """How an operation is carried out, and what it costs."""
+
+    plan: Plan
+    cost: int
+
 
 class Documents:
     """The documents that one process knows."""
 
-    def __init__(self, limits: DocumentSettings, *, prices: Prices, kept_tokens: int = KEPT_TOKENS) -> None:
+    def __init__(
+        self,
+        limits: DocumentSettings,
+        *,
+        schema: GraphQLSchema,
+        prices: Prices,
+        kept_tokens: int = KEPT_TOKENS,
+    ) -> None:
         self.limits = limits
+        self._schema = schema
         self._prices = prices
         self._trial = _Shelf(kept_tokens // 2)
         self._proven = _Shelf(kept_tokens // 2)
+
+    def known(self, text: str) -> Document | None:
+        """The document of a text that was checked before and is kept."""
+        if (known := self._proven.get(text)) is not None:
+            return known
+        if (known := self._trial.pop(text)) is not None:
+            self._proven.put(text, known)
+        return known
 
     def parse(self, text: str) -> Document:
         """The document of a text.
@@ -62,12 +102,7 @@ class Documents:
         Raises:
             GraphQLSyntaxError: it is none, or has too many tokens.
         """
-        if (known := self._proven.get(text)) is not None:
-            return known
-        if (known := self._trial.pop(text)) is not None:
-            self._proven.put(text, known)
-            return known
-        return Document(_unchained(parse(text, max_tokens=self.limits.document_tokens)))
+        return self.known(text) or Document(_unchained(parse(text, max_tokens=self.limits.document_tokens)))
 
     def check(self, text: str, document: Document, context: ExecutionContext) -> list[GraphQLError]:
         """What is wrong with a document. One that nothing is wrong with is kept."""
@@ -83,14 +118,29 @@ class Documents:
     def cost(self, document: Document, operation_name: str | None, variables: Mapping[str, Any]) -> int:
         """The cost of one operation of a document that was checked."""
         if operation_name not in document.costs:
-            operation = next(
-                one
-                for one in document.parsed.definitions
-                if isinstance(one, OperationDefinitionNode)
-                and operation_name in (None, one.name and one.name.value)
-            )
+            if (operation := document.operation(operation_name)) is None:
+                raise LookupError(operation_name)
             document.costs[operation_name] = OperationCost(self._prices, document.parsed, operation)
         return document.costs[operation_name].of(variables)
+
+    def planned(
+        self, text: str, operation_name: str | None, variables: Mapping[str, Any]
+    ) -> KnownOperation | None:
+        """An operation that was checked before, is not too expensive, and is not left to graphql-core."""
+        if (document := self.known(text)) is None:
+            return None
+        if operation_name not in document.plans:
+            if (operation := document.operation(operation_name)) is None:
+                return None
+            document.plans[operation_name] = Plan.of(self._schema, document.parsed, operation)
+        if (plan := document.plans[operation_name]) is None:
+            return None
+        cost = self.cost(document, operation_name, variables)
+        return KnownOperation(plan, cost) if cost <= self.limits.document_cost else None
+
+    def told(self, cost: int) -> dict[str, Any]:
+        """What ``extensions`` say of a cost."""
+        return {"cost": {"requested": cost, "max": self.limits.document_cost}}
 
 
 def _validate(document: DocumentNode, context: ExecutionContext) -> list[GraphQLError]:
@@ -194,9 +244,7 @@ class DocumentCheck(SchemaExtension):
 
     def get_results(self) -> dict[str, Any]:
         """What goes into ``extensions``, once the cost is known."""
-        if self._cost is None:
-            return {}
-        return {"cost": {"requested": self._cost, "max": self._documents.limits.document_cost}}
+        return {} if self._cost is None else self._documents.told(self._cost)
 
     def _refused(self, cost: int) -> list[GraphQLError]:
         OPERATION_COST.observe(cost)

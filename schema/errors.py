@@ -181,21 +181,26 @@ class ErrorPresentation(MaskErrors):
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         """The error as the client may see it."""
-        cause = error.original_error
-        if cause is None or isinstance(cause, GraphQLError):
-            # The request itself is wrong: its syntax, its fields or its variables.
-            error.message = _SUGGESTION.sub("", error.message)
-            return error
-        if isinstance(cause, CannotGetOperationTypeError):
-            return _presented(error, cause.as_http_error_reason(), "BAD_REQUEST")
-        if isinstance(cause, errors.ClientError):
-            return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
-        if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):
-            log.warning("backing_service_unavailable", error=repr(cause))
-            return _presented(error, "A backing service does not answer. Try again.", "SERVICE_UNAVAILABLE")
-        error_id = secrets.token_hex(6)
-        log.error("unexpected_error", error_id=error_id, path=error.path, exc_info=cause)
-        return _presented(error, f"Something went wrong on our side (error {error_id}).", "INTERNAL")
+        return presentable(error)
+
+
+def presentable(error: GraphQLError) -> GraphQLError:
+    """The error as the client may see it."""
+    cause = error.original_error
+    if cause is None or isinstance(cause, GraphQLError):
+        # The request itself is wrong: its syntax, its fields or its variables.
+        error.message = _SUGGESTION.sub("", error.message)
+        return error
+    if isinstance(cause, CannotGetOperationTypeError):
+        return _presented(error, cause.as_http_error_reason(), "BAD_REQUEST")
+    if isinstance(cause, errors.ClientError):
+        return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
+    if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):
+        log.warning("backing_service_unavailable", error=repr(cause))
+        return _presented(error, "A backing service does not answer. Try again.", "SERVICE_UNAVAILABLE")
+    error_id = secrets.token_hex(6)
+    log.error("unexpected_error", error_id=error_id, path=error.path, exc_info=cause)
+    return _presented(error, f"Something went wrong on our side (error {error_id}).", "INTERNAL")
 
 
 def _presented(error: GraphQLError, message: str, code: str) -> GraphQLError:

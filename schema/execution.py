@@ -46,10 +46,10 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
             plain = _plain(parent_type, field_details_list[0].node.name.value)
         if plain is not None:
             read, coerce, nullable = plain
-            value = read(source)
-            if value is None and nullable:
-                return None
             try:
+                value = read(source)
+                if value is None and nullable:
+                    return None
                 coerced = coerce(value)
             except Exception:  # noqa: BLE001 - said again, with its place, the long way
                 coerced = None

@@ -1,33 +1,36 @@
 """The schema, put together."""
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Final
 
 import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import DEFAULT_ALLOWED_OPERATION_TYPES
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from core.settings import DocumentSettings
-from core.telemetry import REQUEST_SECONDS
+from core.telemetry import OPERATION_COST, REQUEST_SECONDS
 from schema.cost import price_list
 from schema.documents import DocumentCheck, Documents
-from schema.errors import ErrorPresentation, UserError, exception_handlers
+from schema.errors import ErrorPresentation, UserError, exception_handlers, presentable
 from schema.execution import Execution
 from schema.mutations.accounts import AccountMutation
 from schema.mutations.generations import GenerationMutation
 from schema.mutations.premium import PremiumMutation
 from schema.mutations.sessions import SessionMutation
+from schema.plans import Outcome
 from schema.queries.account import AccountQuery
 from schema.queries.generations import GenerationQuery
 from schema.queries.rate_limits import RateLimitQuery
 from schema.queries.service import ServiceQuery
 from schema.subscriptions.generation_status import GenerationSubscription
-from schema.timeout import OperationTimeout
+from schema.timeout import OperationTimeout, given_up
+
+_ANSWERED_ONCE: Final = frozenset((OperationType.QUERY, OperationType.MUTATION))
 
 
 class OperationTimer(SchemaExtension):
@@ -46,25 +49,66 @@ class OperationTimer(SchemaExtension):
             REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
 
 
-class _Schema(strawberry.Schema):
-    async def execute(  # type: ignore[override] # it is called by name
-        self,
-        query: str | None,
-        *,
-        allowed_operation_types: Iterable[OperationType] = DEFAULT_ALLOWED_OPERATION_TYPES,
-        **options: Any,  # noqa: ANN401 - they are handed on
-    ) -> ExecutionResult:
-        """One answer: a subscription, which has many, is refused here and goes through ``stream``."""
-        allowed = set(allowed_operation_types) - {OperationType.SUBSCRIPTION}
-        return await super().execute(query, allowed_operation_types=allowed, **options)
+class Schema(strawberry.Schema):
+    """Strawberry's schema, with a shorter way for operations that are known.
+
+    Their plan stands for parsing, validation and graphql-core's executor, and what the extensions do is done
+    here without calling each of them at each stage.
+    """
+
+    documents: Documents
 
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
         """Nothing: ErrorPresentation logs what needs a log line, without the document and its prompts."""
 
+    async def execute(
+        self,
+        query: str | None,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Any | None = None,  # noqa: ANN401 - strawberry's signature
+        root_value: Any | None = None,  # noqa: ANN401 - strawberry's signature
+        operation_name: str | None = None,
+        allowed_operation_types: Iterable[OperationType] | None = None,
+        operation_extensions: dict[str, Any] | None = None,
+    ) -> ExecutionResult:
+        """One answer: a subscription, which has many, is refused here and goes through ``stream``."""
+        begun, sent = time.perf_counter(), variable_values or {}
+        allowed = _ANSWERED_ONCE.intersection(allowed_operation_types or _ANSWERED_ONCE)
+        known = self.documents.planned(query, operation_name, sent) if query else None
+        execution = None
+        if known is not None and known.plan.kind in allowed:
+            execution = known.plan.begin(sent, context=context_value, extensions=operation_extensions)
+        if known is None or execution is None:
+            return await super().execute(
+                query,
+                variable_values,
+                context_value,
+                root_value,
+                operation_name,
+                allowed,
+                operation_extensions,
+            )
+        OPERATION_COST.observe(known.cost)
+        result = await self._finished(execution, known.plan.kind)
+        result.extensions = self.documents.told(known.cost)
+        REQUEST_SECONDS.labels(operation=known.plan.kind.value).observe(time.perf_counter() - begun)
+        return result
 
-def build_schema(limits: DocumentSettings) -> strawberry.Schema:
+    async def _finished(
+        self, execution: Coroutine[Any, Any, Outcome], kind: OperationType
+    ) -> ExecutionResult:
+        seconds = self.documents.limits.operation_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                data, errors = await execution
+        except TimeoutError:
+            return ExecutionResult(data=None, errors=[given_up(kind, seconds=seconds)])
+        return ExecutionResult(data=data, errors=[presentable(error) for error in errors])
+
+
+def build_schema(limits: DocumentSettings) -> Schema:
     """The GraphQL schema of Darkroom.
 
     Args:
@@ -86,7 +130,7 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
         document_check,
         lambda: OperationTimeout(limits.operation_timeout_seconds),
     ]
-    schema = _Schema(
+    schema = Schema(
         query=query,
         mutation=mutation,
         subscription=subscription,
@@ -95,5 +139,6 @@ def build_schema(limits: DocumentSettings) -> strawberry.Schema:
         execution_context_class=Execution,
         exception_handlers=exception_handlers(),
     )
-    documents = Documents(limits, prices=price_list(schema._schema))  # noqa: SLF001 - it has no public name
+    graphql_schema = schema._schema  # noqa: SLF001 - it has no public name
+    schema.documents = documents = Documents(limits, schema=graphql_schema, prices=price_list(graphql_schema))
     return schema

@@ -17,7 +17,7 @@ from schema.schema import build_schema
 from tests.graphql_client import Client
 
 SCHEMA = build_schema(DocumentSettings())._schema
-DOCUMENTS = Documents(DocumentSettings(), prices=price_list(SCHEMA))
+DOCUMENTS = Documents(DocumentSettings(), schema=SCHEMA, prices=price_list(SCHEMA))
 PAGE = "query ($n: Int! = 7) { generations(first: $n) { edges { node { id images { url } } } } }"
 
 

@@ -22,7 +22,13 @@ class Counted(Documents):
 
     def __init__(self, kept_tokens: int = module.KEPT_TOKENS) -> None:
         self.schema: Schema = build_schema(DocumentSettings())
-        super().__init__(DocumentSettings(), prices=price_list(self.schema._schema), kept_tokens=kept_tokens)
+        graphql_schema = self.schema._schema
+        super().__init__(
+            DocumentSettings(),
+            schema=graphql_schema,
+            prices=price_list(graphql_schema),
+            kept_tokens=kept_tokens,
+        )
 
     def knows(self, text: str) -> bool:
         """Whether the text needs no second look; asking counts as use."""
