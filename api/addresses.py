@@ -1,5 +1,6 @@
 """Whose network address a request counts for."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -14,7 +15,11 @@ def client_address(connection: HTTPConnection) -> str:
 
     Behind proxies that are trusted uvicorn has already put the client's address in the place of the proxy's.
     """
-    host = connection.client.host if connection.client else ""
+    return _counted(connection.client.host if connection.client else "")
+
+
+@lru_cache(maxsize=4096)
+def _counted(host: str) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tortoise import connections
 
-from core.lifecycle import Delivery, Tier
+from core.lifecycle import Delivery, GenerationState, Tier
 from core.models import Generation
 
 # The account's row is locked first, so that its requests are admitted one after the other, and
@@ -155,6 +155,17 @@ _PARAMETERS: Final = (
 )
 """In the order in which the statement takes them."""
 
+_UNTOUCHED: Final = {
+    "state": GenerationState.QUEUED,
+    "error": None,
+    "published_at": None,
+    "started_at": None,
+    "finished_at": None,
+    "window_id": None,
+    "released_at": None,
+}
+"""What nobody has done yet. Tortoise takes ten times as long to find that out for each column."""
+
 
 def _row(
     row: dict[str, Any], parameters: dict[str, Any], account_id: UUID, tier: Tier, delivery: Delivery
@@ -168,5 +179,6 @@ def _row(
         tier=tier,
         delivery=delivery,
         created_at=row["created_at"],
+        **_UNTOUCHED,
         **parameters,
     )
