@@ -8,11 +8,10 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
 
 from api import downloads, health, webhooks
 from api.connections import Connections
-from api.graphql import EXPLORER_FOLDER, PATH, GraphQLEndpoint, WebSocketMiddleware
+from api.graphql import EXPLORER_FOLDER, GraphQLEndpoint, GraphQLMiddleware
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
@@ -128,10 +127,9 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
         connections=parts.connections,
         settings=settings,
     )
-    app.add_middleware(WebSocketMiddleware, endpoint=endpoint)
+    app.add_middleware(GraphQLMiddleware, endpoint=endpoint)
     app.add_middleware(RequestMiddleware)
     _let_in(app, settings.http)
-    app.router.routes.append(Route(PATH, endpoint))
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -84,6 +84,9 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             response = await self._answer(request)
         except RefusedRequestError as error:
             response = _refusal(request, error)
+        except ClientDisconnect:
+            # In the middle of a body: nobody reads this, and it is no error of ours.
+            response = Response(status_code=400)
         await response(scope, receive, send)
 
     async def get_context(self, request: HTTPConnection, response: object) -> Context:  # noqa: ARG002 - strawberry's hook
@@ -140,11 +143,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             raise RefusedRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body has to be {_JSON}.")
 
 
-class WebSocketMiddleware:
-    """Serves the websockets at ``/graphql``, past FastAPI's routing.
+class GraphQLMiddleware:
+    """Serves ``/graphql``, past FastAPI's routing.
 
     What routing, its dependencies and its handling of errors hold for as long as a socket is open would be an
-    eighth of what a subscription takes.
+    eighth of what a subscription takes, and what they do for a query a tenth of its time.
     """
 
     def __init__(self, app: ASGIApp, *, endpoint: GraphQLEndpoint) -> None:
@@ -153,10 +156,8 @@ class WebSocketMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request or websocket."""
-        if scope["type"] == "websocket" and scope["path"] == PATH:
-            await self._endpoint(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        serves = scope["type"] in ("http", "websocket") and scope["path"] == PATH
+        await (self._endpoint if serves else self._app)(scope, receive, send)
 
 
 def _response(result: ExecutionResult, media_type: str, headers: Mapping[str, str]) -> Response:

@@ -33,7 +33,7 @@ MOST_ERRORS: Final = 10
 """After so many validation gives up: nobody reads more, and to find and place each takes a millisecond."""
 
 KEPT_TOKENS: Final = 50_000
-"""In all documents that are kept: about 27 MB where they are as large as they may be."""
+"""In all documents that are kept: about 27 MB where they are as large as they may be, and 16 MB of plans."""
 
 
 @dataclass(slots=True)

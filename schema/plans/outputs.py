@@ -1,7 +1,7 @@
 """What is answered: fields, and how their values are completed."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Final, NamedTuple, Protocol
@@ -174,7 +174,7 @@ class Field:
             else:
                 info, arguments = run.info(self, path), run.arguments[self.slot]
                 value = self.definition.resolve(source, info, **arguments)  # type: ignore[misc] # it has one
-                if type(value) is CoroutineType:
+                if hasattr(type(value), "__await__"):
                     return self._resolved(value, run, path)
             completed = self.complete(value, run, self, path)
         except Exception as error:  # noqa: BLE001 - resolvers may raise anything
@@ -183,7 +183,7 @@ class Field:
             return guarded(completed, run, self.definition.type, self.nodes, path)
         return completed
 
-    async def _resolved(self, value: Coroutine[Any, Any, Any], run: Run, path: Path) -> Any:  # noqa: ANN401
+    async def _resolved(self, value: Awaitable[Any], run: Run, path: Path) -> Any:  # noqa: ANN401
         try:
             completed = self.complete(await value, run, self, path)
             if type(completed) is CoroutineType:

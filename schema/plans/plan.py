@@ -47,9 +47,6 @@ from schema.plans.outputs import (
     settle,
 )
 
-MOST_FIELDS: Final = 500
-"""Of a plan, over all types that its selections can be of."""
-
 _DEFINITION: Final = "strawberry-definition"
 
 
@@ -80,7 +77,7 @@ class Plan:
             one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)
         }
         self._variables = Variables(schema, operation)
-        planner = _Planner(schema, self._fragments)
+        planner = _Planner(schema, self._fragments, most=document.token_count or 0)
         self._fields = planner.fields(root, [operation.selection_set])
         self._arguments = planner.arguments
 
@@ -142,13 +139,21 @@ class Plan:
 
 
 class _Planner:
-    """Finds out beforehand what an execution has to know."""
+    """Finds out beforehand what an execution has to know.
 
-    def __init__(self, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+    Args:
+        schema: of the document.
+        fragments: of the document.
+        most: fields, over all types that selections can be of, so that a small document has no large plan.
+    """
+
+    def __init__(
+        self, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], *, most: int
+    ) -> None:
         self.arguments: list[Arguments] = []
         self._schema = schema
         self._fragments = fragments
-        self._planned = 0
+        self._left = most
 
     def fields(self, parent: GraphQLObjectType, selections: Sequence[SelectionSetNode]) -> list[Selected]:
         """The fields of selections on an object's type, in the order in which they are answered."""
@@ -187,8 +192,8 @@ class _Planner:
         return kind is parent
 
     def _field(self, parent: GraphQLObjectType, key: str, nodes: list[FieldNode]) -> Selected:
-        self._planned += 1
-        if self._planned > MOST_FIELDS:
+        self._left -= 1
+        if self._left < 0:
             raise UnplannedError
         name = nodes[0].name.value
         if name == "__typename":
