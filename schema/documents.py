@@ -56,12 +56,14 @@ class Document:
         """Words and brackets."""
         return self.parsed.token_count or 0
 
+    @property
+    def operations(self) -> list[OperationDefinitionNode]:
+        """In the order in which they are written."""
+        return [one for one in self.parsed.definitions if isinstance(one, OperationDefinitionNode)]
+
     def operation(self, name: str | None) -> OperationDefinitionNode | None:
-        """The operation of a name, or without one the only operation."""
-        operations = [one for one in self.parsed.definitions if isinstance(one, OperationDefinitionNode)]
-        if name is None:
-            return operations[0] if len(operations) == 1 else None
-        return next((one for one in operations if one.name and one.name.value == name), None)
+        """The operation of a name, or the first one."""
+        return next((one for one in self.operations if name in (None, one.name and one.name.value)), None)
 
 
 class KnownOperation(NamedTuple):
@@ -130,7 +132,8 @@ class Documents:
         if (document := self.known(text)) is None:
             return None
         if operation_name not in document.plans:
-            if (operation := document.operation(operation_name)) is None:
+            operation = document.operation(operation_name)
+            if operation is None or (operation_name is None and len(document.operations) > 1):
                 return None
             document.plans[operation_name] = Plan.of(self._schema, document.parsed, operation)
         if (plan := document.plans[operation_name]) is None:

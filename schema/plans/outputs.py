@@ -23,6 +23,8 @@ from graphql import (
 from graphql.execution.executor import CollectedErrors, Executor
 from graphql.pyutils import Path, gather_with_cancel
 
+from schema.plans.resolvers import Resolver
+
 _BACKGROUND: Final[set[asyncio.Future[Any]]] = set()
 """What nobody waits for any longer."""
 
@@ -154,7 +156,8 @@ class Field:
 
     Attributes:
         attribute: of the source, where there is no resolver.
-        slot: of its arguments, where there is one.
+        resolve: the resolver, where there is one.
+        slot: of its arguments.
     """
 
     key: str
@@ -163,6 +166,7 @@ class Field:
     definition: GraphQLField
     complete: Completer
     attribute: str | None
+    resolve: Resolver
     slot: int
 
     def execute(self, source: Any, run: Run, around: Path | None) -> Any:  # noqa: ANN401 - see Selected
@@ -173,7 +177,7 @@ class Field:
                 value = getattr(source, self.attribute)
             else:
                 info, arguments = run.info(self, path), run.arguments[self.slot]
-                value = self.definition.resolve(source, info, **arguments)  # type: ignore[misc] # it has one
+                value = self.resolve(source, info, **arguments)
                 if hasattr(type(value), "__await__"):
                     return self._resolved(value, run, path)
             completed = self.complete(value, run, self, path)

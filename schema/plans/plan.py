@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
 from types import CoroutineType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from graphql import (
     DocumentNode,
@@ -26,6 +26,7 @@ from graphql import (
 )
 from graphql.execution.executor import CollectedErrors, invalid_return_type_error
 from graphql.pyutils import Path, is_iterable
+from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 from strawberry.types.graphql import OperationType as Kind
 
@@ -46,8 +47,7 @@ from schema.plans.outputs import (
     serializer,
     settle,
 )
-
-_DEFINITION: Final = "strawberry-definition"
+from schema.plans.resolvers import DEFINITION, resolver_of
 
 
 class Outcome(NamedTuple):
@@ -153,6 +153,7 @@ class _Planner:
         self.arguments: list[Arguments] = []
         self._schema = schema
         self._fragments = fragments
+        self._converter: GraphQLCoreConverter = schema._strawberry_schema.schema_converter  # type: ignore[attr-defined]  # noqa: SLF001 - strawberry puts it there
         self._left = most
 
     def fields(self, parent: GraphQLObjectType, selections: Sequence[SelectionSetNode]) -> list[Selected]:
@@ -199,7 +200,7 @@ class _Planner:
         if name == "__typename":
             return TypeName(key, parent.name)
         definition = parent.fields.get(name)
-        declared = definition.extensions.get(_DEFINITION) if definition is not None else None
+        declared = definition.extensions.get(DEFINITION) if definition is not None else None
         if definition is None or not isinstance(declared, StrawberryField):
             # Introspection.
             raise UnplannedError
@@ -224,6 +225,7 @@ class _Planner:
             definition=definition,
             complete=self._completer(definition.type, nodes),
             attribute=attribute,
+            resolve=resolver_of(self._converter, definition),
             slot=slot,
         )
 
@@ -269,7 +271,7 @@ class _Planner:
 
 def _origin(kind: GraphQLObjectType) -> type:
     """The class whose objects are of a type."""
-    origin: type = kind.extensions[_DEFINITION].origin
+    origin: type = kind.extensions[DEFINITION].origin
     return origin
 
 
