@@ -345,8 +345,9 @@ async def test_an_address_that_looks_alike_is_not_the_same(target: Target, addre
 
 async def test_an_expired_token_is_nobodys(target: Target, calm: None, report: Report) -> None:
     claims = jwt.decode(target.normal.token, options={"verify_signature": False})
+    lifetime = timedelta(minutes=target.backing.tokens.access_token_minutes)
     token, _ = AccessTokens(target.backing.tokens).issue(
-        account_id=UUID(claims["sub"]), session_id=UUID(claims["sid"]), now=now() - timedelta(hours=1)
+        account_id=UUID(claims["sub"]), session_id=UUID(claims["sid"]), now=now() - lifetime
     )
     late = Customer(email="", token=token, refresh_token="")
     answer = await over_http(target, late, "{ generations { edges { cursor } } }")
