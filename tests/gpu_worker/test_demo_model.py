@@ -143,7 +143,7 @@ def _words_for(time: Time) -> tuple[str, ...]:
     }[time]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_training_ends_in_a_model_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     def train(steps: int) -> str:
         command = [sys.executable, "-m", "gpu_worker.demo_model.train", str(tmp_path), "--device", "cpu"]
