@@ -71,6 +71,7 @@ async def test_its_job_goes_to_the_premium_lane_when_a_relay_publishes_it_afterw
 ) -> None:
     _, key = await accept(premium)
     # As if the api had died between the commit and the broker.
+    await parts.outbox.mark()
     await queue.purge_job(Lane.PREMIUM, key)
     created_at = now() - RELAY_AGE - timedelta(seconds=1)
     await Generation.all().update(published_at=None, created_at=created_at)

