@@ -115,9 +115,9 @@ class RateLimiter:
         for key in _keys(action, address=address, account=account):
             restored_in = await rate_limits.spend(key, cost=allowance.cost(), window=allowance.window)
             if restored_in is None:
-                await self._refuse(allowance, key)
-            else:
-                note(allowance.standing(restored_in))
+                standing = await _refused(allowance, key)
+                raise RateLimitedError(retry_after=max(1.0, standing.wait_for().total_seconds()))
+            note(allowance.standing(restored_in))
 
     async def standings(self, *, address: str, account: Account | None, tier: Tier) -> list[Standing]:
         """Where somebody stands: the smaller of what the network address and the account have left.
@@ -141,11 +141,8 @@ class RateLimiter:
 
     async def pictures_refused(self, account_id: UUID, tier: Tier, count: int) -> QuotaExceededError:
         """The error for so many pictures that the rest of the day's allowance does not cover."""
-        key, allowance = pictures_key(account_id), self._pictures[tier]
-        restored = await rate_limits.restored_in([key])
-        standing = allowance.standing(restored.get(key, timedelta(0)))
-        note(standing)
-        RATE_LIMITED.labels(action=allowance.action.value).inc()
+        allowance = self._pictures[tier]
+        standing = await _refused(allowance, pictures_key(account_id))
         reason = (
             f"At most {allowance.limit} pictures a day: {standing.remaining} are left, this asks for {count}."
         )
@@ -153,12 +150,14 @@ class RateLimiter:
             reason, limit=allowance.limit, retry_after=max(1.0, standing.wait_for(count).total_seconds())
         )
 
-    async def _refuse(self, allowance: Allowance, key: str) -> None:
-        restored = await rate_limits.restored_in([key])
-        standing = allowance.standing(restored.get(key, timedelta(0)))
-        note(standing)
-        RATE_LIMITED.labels(action=allowance.action.value).inc()
-        raise RateLimitedError(retry_after=max(1.0, standing.wait_for().total_seconds()))
+
+async def _refused(allowance: Allowance, key: str) -> Standing:
+    """Where somebody stands who gets no more, counted and noted."""
+    restored = await rate_limits.restored_in([key])
+    standing = allowance.standing(restored.get(key, timedelta(0)))
+    note(standing)
+    RATE_LIMITED.labels(action=allowance.action.value).inc()
+    return standing
 
 
 def pictures_key(account_id: UUID) -> str:
