@@ -85,15 +85,16 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     passwords = PasswordHasher(settings.tokens)
     limiter = RateLimiter(settings.limits)
     outlooks = Outlooks(workers=Workers(queue=parts.queue))
+    sessions = Sessions(
+        settings=settings.tokens,
+        passwords=passwords,
+        tokens=AccessTokens(settings.tokens),
+        limiter=limiter,
+    )
     return Services(
         registration=Registration(passwords=passwords, limiter=limiter),
-        sessions=Sessions(
-            settings=settings.tokens,
-            passwords=passwords,
-            tokens=AccessTokens(settings.tokens),
-            limiter=limiter,
-        ),
-        closing=Closing(passwords=passwords, limiter=limiter),
+        sessions=sessions,
+        closing=Closing(sessions=sessions),
         vouchers=Vouchers(limiter=limiter),
         payments=Payments(provider=parts.stripe, offers=settings.payment.offers, limiter=limiter),
         limiter=limiter,

@@ -4,11 +4,8 @@ from uuid import UUID
 
 import structlog
 
-from core.accounts.limits import Action, RateLimiter
-from core.accounts.passwords import PasswordHasher
-from core.accounts.sessions import Viewer
+from core.accounts.sessions import Sessions, Viewer
 from core.clock import now
-from core.errors import InvalidCredentialsError
 from core.outbox import write_farewell
 from core.repository import accounts
 from core.repository.database import in_transaction
@@ -19,9 +16,8 @@ log = structlog.get_logger(__name__)
 class Closing:
     """Leaving, by the password."""
 
-    def __init__(self, *, passwords: PasswordHasher, limiter: RateLimiter) -> None:
-        self._passwords = passwords
-        self._limiter = limiter
+    def __init__(self, *, sessions: Sessions) -> None:
+        self._sessions = sessions
 
     async def close(self, viewer: Viewer, *, password: str, address: str) -> None:
         """Delete the viewer's account, as :func:`close_account` does.
@@ -30,11 +26,8 @@ class Closing:
             RateLimitedError: too many attempts for this account or from this network address.
             InvalidCredentialsError: ``password`` is not the account's.
         """
-        account = viewer.account
-        await self._limiter.spend(Action.SIGNIN, address=address, account=account.email_key)
-        if not await self._passwords.verify(password, account.password_hash):
-            raise InvalidCredentialsError("That is not your present password.")
-        await close_account(account.id)
+        await self._sessions.prove_password(viewer, password=password, address=address)
+        await close_account(viewer.account.id)
 
 
 async def close_account(account_id: UUID) -> None:

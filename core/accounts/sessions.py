@@ -139,6 +139,18 @@ class Sessions:
         """End all sessions of the viewer's account, effective at once."""
         await accounts.end_sessions(viewer.account.id, at=now())
 
+    async def prove_password(self, viewer: Viewer, *, password: str, address: str) -> None:
+        """See that the viewer knows the password, which a stolen token does not tell.
+
+        Raises:
+            RateLimitedError: too many attempts for this account or from this network address.
+            InvalidCredentialsError: ``password`` is not the account's.
+        """
+        account = viewer.account
+        await self._limiter.spend(Action.SIGNIN, address=address, account=account.email_key)
+        if not await self._passwords.verify(password, account.password_hash):
+            raise InvalidCredentialsError("That is not your present password.")
+
     async def change_password(self, viewer: Viewer, *, current: str, new: str, address: str) -> Account:
         """Set another password and end every other session of the account.
 
@@ -149,9 +161,7 @@ class Sessions:
         """
         account = viewer.account
         require_password(new, field="newPassword", email=account.email)
-        await self._limiter.spend(Action.SIGNIN, address=address, account=account.email_key)
-        if not await self._passwords.verify(current, account.password_hash):
-            raise InvalidCredentialsError("That is not your present password.")
+        await self.prove_password(viewer, password=current, address=address)
         account.password_hash = await self._passwords.hash(new)
         async with in_transaction():
             await account.save(update_fields=["password_hash"])
