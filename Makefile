@@ -21,7 +21,7 @@ up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops i
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
 test: lint typecheck $(EXPLORER) ## Run every check and every test
-	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=term
+	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit

@@ -8,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from api import downloads, health, webhooks
 from api.connections import Connections
@@ -115,8 +116,8 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     )
 
 
-def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
-    """The ASGI application."""
+def build_app(settings: ApiSettings, parts: Parts) -> ASGIApp:
+    """The ASGI application: ``/graphql``, and FastAPI for everything else."""
     services = build_services(settings, parts)
     app = FastAPI(title="Darkroom", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.services = services
@@ -128,9 +129,6 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
         connections=parts.connections,
         settings=settings,
     )
-    app.add_middleware(GraphQLMiddleware, endpoint=endpoint)
-    app.add_middleware(RequestMiddleware)
-    _let_in(app, settings.http)
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)
@@ -139,19 +137,20 @@ def build_app(settings: ApiSettings, parts: Parts) -> FastAPI:
         app.include_router(inbox_router(settings.http.inbox_maildir))
     _mount_explorer(app, EXPLORER_FOLDER)
     _answer_errors(app)
-    return app
+    return _let_in(RequestMiddleware(GraphQLMiddleware(app, endpoint=endpoint)), settings.http)
 
 
-def _let_in(app: FastAPI, settings: HttpSettings) -> None:
+def _let_in(app: ASGIApp, settings: HttpSettings) -> ASGIApp:
     """Tell browsers that pages of the allowed origins may call; without any they may not."""
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("Authorization", "Content-Type", "Range", "X-Request-Id"),
-            expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
-        )
+    if not settings.allowed_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.allowed_origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("Authorization", "Content-Type", "Range", "X-Request-Id"),
+        expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+    )
 
 
 def _mount_explorer(app: FastAPI, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """GraphQL over HTTP and WebSocket, and GraphiQL for browsers."""
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import orjson
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -171,7 +171,7 @@ def _response(result: ExecutionResult, media_type: str, headers: Mapping[str, st
         answer["extensions"] = result.extensions
     refused = media_type == _GRAPHQL_JSON and "data" not in answer
     return Response(
-        json.dumps(answer, separators=(",", ":")),
+        orjson.dumps(answer),
         status_code=400 if refused else 200,
         headers={"Content-Type": f"{media_type}; charset=utf-8", **headers},
     )

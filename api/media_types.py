@@ -1,9 +1,11 @@
 """Which media type to answer in, RFC 9110, section 12.5.1."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 
-def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
+@lru_cache(maxsize=1024)
+def preferred(accept: str | None, offered: tuple[str, ...]) -> str | None:
     """That of ``offered`` which ``accept`` likes best, the first of equals; none where it takes none of them.
 
     Args:

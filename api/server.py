@@ -33,6 +33,7 @@ def server_config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
         access_log=False,
         lifespan="off",
         # Nobody else's word about where a request comes from is taken.
+        proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         ws=websocket_protocol(patience=settings.websocket_patience_seconds),
         ws_max_size=MAX_WEBSOCKET_MESSAGE,

@@ -32,7 +32,7 @@ from core.models import Account, Generation
 from core.outbox import JobOutbox
 from core.recording import Recorder
 from core.repository import generations
-from core.repository.admission import Admission, Bounds, admit
+from core.repository.admission import Admission, Admissions, Bounds, Request
 from core.settings import LimitSettings
 from core.telemetry import GENERATIONS_ACCEPTED, RATE_LIMITED
 
@@ -64,7 +64,9 @@ class GenerationRequest(BaseModel):
     idempotency_key: str | None = None
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything but the idempotency key: equal for equal requests."""
+        """SHA-256 of everything but the idempotency key: equal for equal requests. Empty without a key."""
+        if self.idempotency_key is None:
+            return ""
         return hashlib.sha256(self.model_dump_json(exclude={"idempotency_key"}).encode()).hexdigest()
 
 
@@ -84,6 +86,8 @@ class Generations:
         self._recorder = recorder
         self._catalogue = catalogue
         self._limiter = limiter
+        self._admissions = Admissions()
+        self._lookups = generations.Lookups()
         self._max_open = {Tier.NORMAL: limits.max_open_normal, Tier.PREMIUM: limits.max_open_premium}
 
     async def accept(self, asker: AccessClaims, request: GenerationRequest, *, request_id: str) -> Generation:
@@ -138,8 +142,8 @@ class Generations:
         return canceled
 
     async def find(self, asker: AccessClaims, generation_id: UUID) -> Generation | None:
-        """One generation of the asker's; none also where the asker's session was ended. One statement."""
-        return await generations.asked_for(
+        """One generation of the asker's; none also where the asker's session was ended."""
+        return await self._lookups.find(
             generation_id, session_id=asker.session_id, account_id=asker.account_id
         )
 
@@ -189,12 +193,14 @@ class Generations:
             cost={tier: self._limiter.pictures(tier).cost(request.count) for tier in Tier},
             pictures_key=pictures_key(asker.account_id),
         )
-        admission = await admit(
-            columns,
-            session_id=asker.session_id,
-            account_id=asker.account_id,
-            delivery=request.delivery,
-            bounds=bounds,
+        admission = await self._admissions.admit(
+            Request(
+                session_id=asker.session_id,
+                account_id=asker.account_id,
+                delivery=request.delivery,
+                bounds=bounds,
+                columns=columns,
+            )
         )
         if admission is None:
             raise UnauthenticatedError("The session was ended; sign in again.")

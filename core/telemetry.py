@@ -1,12 +1,14 @@
 """Logs and metrics, the same in every process."""
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
+import orjson
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
@@ -113,6 +115,14 @@ class _Lines(structlog.WriteLogger):
     debug = info = warning = error = critical = msg
 
 
+def _json(event: Any, **options: Any) -> str:  # noqa: ANN401 - structlog's
+    try:
+        return orjson.dumps(event, default=options["default"]).decode()
+    except TypeError:
+        # A log line says also what is no Unicode.
+        return json.dumps(event, **options)
+
+
 def configure(settings: TelemetrySettings, *, process: str) -> None:
     """Send every log line of this process, the libraries' included, to standard error as one format.
 
@@ -127,7 +137,7 @@ def configure(settings: TelemetrySettings, *, process: str) -> None:
     ]
     rendering: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(serializer=_json)
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
     ]

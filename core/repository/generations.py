@@ -20,6 +20,7 @@ from core.lifecycle import (
 )
 from core.messages import StoredImage
 from core.models import Generation, Image
+from core.repository.coalescing import Coalescer
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ _STRETCHES: Final = """
 
 _BY_IDS: Final = "SELECT * FROM generation WHERE id = ANY($1::uuid[])"
 
+_MARK_PUBLISHED: Final = "UPDATE generation SET published_at = $2 WHERE id = ANY($1::uuid[])"
+
 _CHANGED: Final = """
     SELECT seen.id
       FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS seen (id, state, window_id)
@@ -79,18 +82,33 @@ _CHANGED: Final = """
 """
 
 _ASKED_FOR: Final = """
-    SELECT generation.*
-      FROM session_family AS session JOIN generation USING (account_id)
-     WHERE session.id = $1 AND session.account_id = $2 AND session.ended_at IS NULL AND generation.id = $3
+    SELECT asked.place, generation.*
+      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY
+           AS asked (generation_id, session_id, account_id, place)
+      JOIN session_family AS session
+           ON session.id = asked.session_id AND session.account_id = asked.account_id
+          AND session.ended_at IS NULL
+      JOIN generation
+           ON generation.id = asked.generation_id AND generation.account_id = asked.account_id
 """
 
 
-async def asked_for(generation_id: UUID, *, session_id: UUID, account_id: UUID) -> Generation | None:
-    """The generation, if it belongs to the account and the session is one of it that lives. One statement."""
-    rows = await connections.get("default").execute_query_dict(
-        _ASKED_FOR, [session_id, account_id, generation_id]
-    )
-    return _of(rows[0]) if rows else None
+class Lookups:
+    """Looks generations up for those whose they are, several in one statement."""
+
+    def __init__(self) -> None:
+        self._together = Coalescer(_asked_for)
+
+    async def find(self, generation_id: UUID, *, session_id: UUID, account_id: UUID) -> Generation | None:
+        """The generation, if it belongs to the account and the session is one of it that lives."""
+        return await self._together.ask((generation_id, session_id, account_id))
+
+
+async def _asked_for(asked: Sequence[tuple[UUID, UUID, UUID]]) -> list[Generation | None]:
+    values = [list(column) for column in zip(*asked, strict=True)]
+    rows = await connections.get("default").execute_query_dict(_ASKED_FOR, values)
+    found = {row.pop("place"): _of(row) for row in rows}
+    return [found.get(place) for place in range(1, len(asked) + 1)]
 
 
 def _of(row: dict[str, Any]) -> Generation:
@@ -218,7 +236,8 @@ async def lock_unpublished(*, before: datetime, limit: int) -> list[Generation]:
 
 async def mark_published(generation_ids: Sequence[UUID], *, at: datetime) -> None:
     """Note that the broker holds these jobs."""
-    await Generation.filter(id__in=generation_ids).update(published_at=at)
+    # Tortoise would write another statement for each number of them, to be prepared anew.
+    await connections.get("default").execute_query(_MARK_PUBLISHED, [list(generation_ids), at])
 
 
 async def overdue(*, now: datetime, limit: int) -> list[UUID]:

@@ -21,6 +21,12 @@ _RESTORED_IN: Final = """
      WHERE key = ANY($1::text[]) AND restored_at > now()
 """
 
+# Not what is being spent from: whoever spends for several accounts would wait for this, and this for them.
+_FORGET: Final = """
+    DELETE FROM rate_limit WHERE key IN (
+        SELECT key FROM rate_limit WHERE restored_at < now() FOR UPDATE SKIP LOCKED)
+"""
+
 # At random, so that those who come at the same moment do not all try for the same place.
 _TAKE_PLACE: Final = """
     INSERT INTO subscription AS held (id, account_id, place, process, expires_at)
@@ -92,8 +98,6 @@ async def leave_places(process: UUID) -> None:
 
 async def forget_restored() -> int:
     """Delete what says nothing any more; returns how many rows those were."""
-    deleted = await connections.get("default").execute_query(
-        "DELETE FROM rate_limit WHERE restored_at < now()"
-    )
+    deleted = await connections.get("default").execute_query(_FORGET)
     await connections.get("default").execute_query("DELETE FROM subscription WHERE expires_at < now()")
     return int(deleted[0])
