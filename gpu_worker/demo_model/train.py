@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 from gpu_worker.demo_model import architecture
 from gpu_worker.demo_model.dataset import Dataset, drawn
 from gpu_worker.demo_model.saving import save_half
-from gpu_worker.demo_model.sheet import write_sheet
+from gpu_worker.demo_model.sheet import PROMPTS, write_sheet
 from gpu_worker.demo_model.train_text import train_text
 from gpu_worker.demo_model.train_unet import train_unet
 from gpu_worker.demo_model.train_vae import train_vae
@@ -61,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--unet-steps", type=int, default=24_000)
     parser.add_argument("--unet-batch", type=int, default=256)
     parser.add_argument("--unet-rate", type=float, default=1e-3, help="the highest learning rate")
+    parser.add_argument("--sheet", type=int, default=len(PROMPTS), help="pictures on a sheet, at most")
     parser.add_argument("--start", type=Path, help="go on from this model's weights; only its U-Net changes")
     return parser.parse_args()
 
@@ -75,7 +76,8 @@ def _trained(options: argparse.Namespace, datasets: list[Dataset]) -> StableDiff
 
     def show(step: int) -> None:
         if step % _SHEET_EVERY == 0 or step == options.unet_steps:
-            write_sheet(pipeline, options.folder / f"unet-{step:06d}.png")
+            prompts = PROMPTS[: options.sheet]
+            write_sheet(pipeline, options.folder / f"unet-{step:06d}.png", prompts=prompts)
 
     train_unet(
         pipeline,
