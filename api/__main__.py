@@ -10,7 +10,7 @@ import uvloop
 from api.app import build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
-from core import telemetry
+from core import failpoints, telemetry
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
@@ -25,6 +25,7 @@ def main() -> int:
     try:
         settings = ApiSettings.from_environment()
         telemetry.configure(settings.telemetry, process="api")
+        failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
         uvloop.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"api: {error}\n")

@@ -12,6 +12,7 @@ from core.settings import (
     CatalogueSettings,
     DatabaseSettings,
     DocumentSettings,
+    FailpointSettings,
     LimitSettings,
     LinkSettings,
     PaymentSettings,
@@ -80,4 +81,5 @@ class ApiSettings(ProcessSettings):
     retention: RetentionSettings
     documents: DocumentSettings
     catalogue: CatalogueSettings
+    failpoints: FailpointSettings
     telemetry: TelemetrySettings

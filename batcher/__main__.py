@@ -15,7 +15,7 @@ from batcher.letters.rendering import Renderer
 from batcher.release import Releaser
 from batcher.retention import Retention
 from batcher.settings import BatcherSettings
-from core import telemetry
+from core import failpoints, telemetry
 from core.accounts.erasing import AccountEraser
 from core.clock import pause
 from core.errors import DarkroomError
@@ -39,6 +39,7 @@ def main() -> int:
     try:
         settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
+        failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
         asyncio.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"batcher: {error}\n")

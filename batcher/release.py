@@ -11,6 +11,7 @@ import structlog
 from batcher.window import next_tick, release_order
 from core.clock import now, pause
 from core.errors import InvalidMessageError, ServiceUnavailableError
+from core.failpoints import Failpoint, reach
 from core.messages import Job
 from core.models import Window, WindowState
 from core.outbox import job_of
@@ -28,8 +29,8 @@ _FETCH_WAIT = 0.5
 _EMPTY_FETCHES = 2
 """Fetches that may come back empty although jobs wait: the first declares a lost consumer again."""
 
-_SIGN_OF_LIFE = 5.0
-"""Seconds between signs of life for what is held: well under the wait of both consumers."""
+_SIGNS_OF_LIFE = 4
+"""For what is held, within the wait of the more impatient of the two consumers."""
 
 _RETRY_SECONDS = 2.0
 
@@ -80,8 +81,11 @@ class Releaser:
         jobs: dict[UUID, Delivery] = {}
         with structlog.contextvars.bound_contextvars(tick=tick.stored_at.isoformat()):
             try:
-                async with _signs_of_life(lambda: [tick, *jobs.values()]):
+                every = self._queue.ack_wait(topology.NORMAL_JOBS) / _SIGNS_OF_LIFE
+                async with _signs_of_life(lambda: [tick, *jobs.values()], every=every):
                     await self._follow(tick, jobs)
+                if jobs:
+                    reach(Failpoint.WINDOW_BEFORE_SETTLE)
                 await _settle_jobs(jobs)
             except (ServiceUnavailableError, *UNAVAILABLE) as error:
                 log.warning("window_postponed", error=repr(error))
@@ -95,7 +99,9 @@ class Releaser:
         await windows.set_clock(self._expression, next_at=self._next_at(tick))
         await self._collect(jobs)
         if jobs:
+            reach(Failpoint.WINDOW_BEFORE_OPEN)
             await self._open(tick, list(jobs))
+            reach(Failpoint.WINDOW_AFTER_OPEN)
         # Not this beat's window alone: one that a crash left behind may have lost its beat to a later one.
         for window in await windows.releasing():
             await self._release(window)
@@ -142,6 +148,7 @@ class Releaser:
         for start in range(0, len(jobs), _IN_FLIGHT):
             part = jobs[start : start + _IN_FLIGHT]
             await asyncio.gather(*(self._queue.publish_job(Lane.BATCH, job) for job in part))
+            reach(Failpoint.WINDOW_MID_RELEASE)
             await windows.mark_released([job.id for job in part], at=now())
         await windows.mark_running(window.id, at=now())
         log.info("window_released", window=str(window.id), jobs=len(jobs))
@@ -164,12 +171,12 @@ async def _for_each(messages: Iterable[Delivery], settle: Callable[[Delivery], A
 
 
 @asynccontextmanager
-async def _signs_of_life(held: Callable[[], Collection[Delivery]]) -> AsyncIterator[None]:
-    """Keep messages from being delivered to somebody else for as long as the block runs."""
+async def _signs_of_life(held: Callable[[], Collection[Delivery]], *, every: float) -> AsyncIterator[None]:
+    """Keep messages from being delivered to somebody else for as long as the block runs. Seconds."""
 
     async def keep() -> None:
         while True:
-            await asyncio.sleep(_SIGN_OF_LIFE)
+            await asyncio.sleep(every)
             await asyncio.gather(*(message.in_progress() for message in held()))
 
     keeping = asyncio.create_task(keep())

@@ -7,6 +7,7 @@ from pydantic import Field
 from core.settings import (
     BrokerSettings,
     DatabaseSettings,
+    FailpointSettings,
     LinkSettings,
     MailSettings,
     ProcessSettings,
@@ -37,4 +38,5 @@ class BatcherSettings(ProcessSettings):
     window: WindowSettings
     letters: LetterSettings
     retention: RetentionSettings
+    failpoints: FailpointSettings
     telemetry: TelemetrySettings

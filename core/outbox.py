@@ -9,6 +9,7 @@ import structlog
 
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
+from core.failpoints import Failpoint, reach
 from core.lifecycle import Tier
 from core.messages import Control, Job, Parameters
 from core.models import Generation, LetterKind
@@ -105,11 +106,13 @@ class JobOutbox:
 
     async def publish(self, generation: Generation) -> None:
         """Publish one job, to be marked soon. Without a broker nothing is lost: the relay tries again."""
+        reach(Failpoint.JOB_BEFORE_PUBLISH)
         try:
             await self._queue.publish_job(_lane_of(generation), job_of(generation))
         except ServiceUnavailableError as error:
             log.warning("job_left_to_relay", generation=str(generation.id), error=str(error))
             return
+        reach(Failpoint.JOB_AFTER_PUBLISH)
         self._published.append(generation.id)
         if self._marking is None:
             self._marking = asyncio.create_task(self._mark_soon())
@@ -153,6 +156,7 @@ class JobOutbox:
             for generation in left:
                 await self._queue.publish_job(_lane_of(generation), job_of(generation))
             if left:
+                reach(Failpoint.RELAY_BEFORE_MARK)
                 await generations.mark_published([generation.id for generation in left], at=now())
         JOBS_RELAYED.inc(len(left))
         return len(left)

@@ -9,6 +9,7 @@ import structlog
 
 from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
+from core.failpoints import Failpoint, reach
 from core.lifecycle import Delivery, GenerationState
 from core.messages import Outcome, Progress, Started, StoredImage, decode_result
 from core.models import Generation, LetterKind
@@ -63,6 +64,8 @@ class Recorder:
                 return None
             await generations.store_images(generation_id, images)
             await _write_letter_if_due(generation, at=at)
+            reach(Failpoint.OUTCOME_BEFORE_COMMIT)
+        reach(Failpoint.OUTCOME_AFTER_RECORD)
         GENERATIONS_FINISHED.labels(tier=generation.tier.value, state=state.value).inc()
         GENERATION_SECONDS.labels(tier=generation.tier.value).observe(
             (at - generation.created_at).total_seconds()
@@ -96,6 +99,7 @@ class Recorder:
         if isinstance(result, Started):
             await self.start(result.id, at=result.started_at)
             return
+        reach(Failpoint.OUTCOME_BEFORE_RECORD)
         recorded = await self.finish(
             result.id, result.state, at=result.finished_at, images=result.images, error=result.reason
         )
@@ -108,6 +112,7 @@ class Recorder:
             attempt=result.attempt,
             images=len(result.images),
         )
+        reach(Failpoint.OUTCOME_BEFORE_ACK)
 
     async def _tell(self, generation_id: UUID, state: GenerationState) -> None:
         # Progress may be lost: a subscriber reads the row again by itself.

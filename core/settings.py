@@ -31,12 +31,18 @@ class DatabaseSettings(SettingsGroup):
 
 
 class BrokerSettings(SettingsGroup):
-    """NATS with JetStream. ``nats_replicas`` is 1 on one machine and 3 in production."""
+    """NATS with JetStream. ``nats_replicas`` is 1 on one machine and 3 in production.
+
+    ``nats_url`` is one address, or several of a cluster's with commas between. ``nats_ack_wait_seconds`` is
+    how long the broker waits for a sign of life from the worker that holds a job; it waits for other readers
+    in proportion.
+    """
 
     nats_url: str = "nats://127.0.0.1:4222"
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_replicas: int = Field(default=1, ge=1, le=5)
+    nats_ack_wait_seconds: float = Field(default=15, ge=1)
 
 
 class StorageSettings(SettingsGroup):
@@ -201,6 +207,12 @@ class WindowSettings(SettingsGroup):
 
     window: str = "0 */30 * * * *"
     window_deadline_minutes: float = Field(default=30, gt=0)
+
+
+class FailpointSettings(SettingsGroup):
+    """For tests alone: at which places this process dies, stops or fails; see :mod:`core.failpoints`."""
+
+    failpoints: str = ""
 
 
 class TelemetrySettings(SettingsGroup):

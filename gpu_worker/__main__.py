@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from core import telemetry
+from core import failpoints, telemetry
 from core.catalogue import offered_models
 from core.errors import DarkroomError
 from core.queue import Queue
@@ -22,6 +22,7 @@ def main() -> int:
     try:
         settings = GpuWorkerSettings.from_environment()
         telemetry.configure(settings.telemetry, process="gpu_worker")
+        failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
         asyncio.run(work(settings))
     except DarkroomError as error:
         sys.stderr.write(f"gpu_worker: {error}\n")

@@ -11,6 +11,7 @@ from pydantic import ByteSize, Field
 from core.settings import (
     BrokerSettings,
     CatalogueSettings,
+    FailpointSettings,
     ProcessSettings,
     SettingsGroup,
     StorageSettings,
@@ -63,4 +64,5 @@ class GpuWorkerSettings(ProcessSettings):
     broker: BrokerSettings
     storage: StorageSettings
     catalogue: CatalogueSettings
+    failpoints: FailpointSettings
     telemetry: TelemetrySettings

@@ -19,6 +19,7 @@ from core.errors import (
     InvalidMessageError,
     ServiceUnavailableError,
 )
+from core.failpoints import Failpoint, reach
 from core.lifecycle import GenerationState, Tier
 from core.messages import Control, Heartbeat, Job, StoredImage
 from core.queue import Consumer, Delivery, Queue
@@ -33,7 +34,6 @@ from gpu_worker.settings import WorkerSettings
 from gpu_worker.watching import Watched
 
 _PROGRESS_SECONDS: Final = 0.25
-_SIGN_OF_LIFE_SECONDS: Final = 5.0
 _HEARTBEAT_SECONDS: Final = 3.0
 _FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
@@ -200,7 +200,9 @@ class Worker:
                 byte_size=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
             )
+            reach(Failpoint.PICTURE_BEFORE_UPLOAD)
             await self._storage.put(image.key, data, content_type=image.content_type)
+            reach(Failpoint.PICTURE_AFTER_UPLOAD)
             stored.append(image)
         return stored
 
@@ -213,8 +215,11 @@ class Worker:
         reason: str | None = None,
     ) -> None:
         """Report, and only then acknowledge: a crash in between makes the job run twice, never not at all."""
+        reach(Failpoint.OUTCOME_BEFORE_PUBLISH)
         await self._reports.ended(one, state, images=images, reason=reason)
+        reach(Failpoint.OUTCOME_AFTER_PUBLISH)
         await one.delivery.ack()
+        reach(Failpoint.JOB_AFTER_ACK)
         log.info("job_done", state=state.value, images=len(images), attempt=one.delivery.attempt)
 
     async def _retry_or_fail(self, one: Assignment, error: Exception) -> None:
@@ -256,8 +261,9 @@ class Worker:
 
     async def _stay_alive(self) -> None:
         """Keep the broker from giving our jobs to another worker."""
+        every = self._queue.ack_wait(PREMIUM_JOBS) / 3
         while True:
-            await asyncio.sleep(_SIGN_OF_LIFE_SECONDS)
+            await asyncio.sleep(every)
             for one in list(self._held.values()):
                 await one.delivery.in_progress()
 

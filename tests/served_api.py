@@ -21,6 +21,7 @@ from core.settings import (
     CatalogueSettings,
     DatabaseSettings,
     DocumentSettings,
+    FailpointSettings,
     LimitSettings,
     LinkSettings,
     PaymentSettings,
@@ -64,6 +65,7 @@ def api_settings(  # noqa: PLR0913, PLR0917 - one argument per group
         retention=RetentionSettings(),
         documents=document_settings,
         catalogue=CatalogueSettings(models=("darkroom-demo",)),
+        failpoints=FailpointSettings(),
         telemetry=TelemetrySettings(),
     )
 

@@ -12,6 +12,7 @@ from batcher.letters.contents import Author
 from batcher.letters.rendering import Renderer
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
+from core.failpoints import Failpoint, reach
 from core.mail import LetterRefusedError, Mailer
 from core.models import Letter
 from core.repository import letters
@@ -84,11 +85,13 @@ class Postman:
                 await _note(letter, "sent", lambda: letters.mark_sent(letter.id, at=now()))
 
     async def _send(self, letter: Letter) -> None:
+        reach(Failpoint.LETTER_AFTER_CLAIM)
         # Encoding is work for a thread, and the pictures are let go of before the message is sent.
         message = await asyncio.to_thread(
             self._renderer.render, letter, await self._author.write(letter), at=now()
         )
         await self._mailer.send(message)
+        reach(Failpoint.LETTER_AFTER_ACCEPT)
 
 
 async def _claim(limit: int) -> list[Letter]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Self, TypeVar
 from uuid import UUID
@@ -46,10 +47,11 @@ class Queue:
     Everything that fails for the broker's sake raises :class:`~core.errors.ServiceUnavailableError`.
     """
 
-    def __init__(self, *, client: Client, replicas: int, reconnected: asyncio.Event) -> None:
+    def __init__(self, *, client: Client, replicas: int, patience: float, reconnected: asyncio.Event) -> None:
         self._client = client
         self._js: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT)
         self._replicas = replicas
+        self._patience = patience
         self._consumers: list[Consumer] = []
         self._reconnected = reconnected
         self._repair = asyncio.create_task(self._declare_after_reconnections())
@@ -74,7 +76,7 @@ class Queue:
             # With reconnections unbounded the library would wait for the first connection for ever as well.
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 client = await nats.connect(
-                    settings.nats_url,
+                    [address.strip() for address in settings.nats_url.split(",")],
                     name=name,
                     user=settings.nats_user,
                     password=settings.nats_password.get_secret_value() if settings.nats_password else None,
@@ -88,7 +90,12 @@ class Queue:
                 )
         except (NatsError, OSError) as error:
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
-        return cls(client=client, replicas=settings.nats_replicas, reconnected=reconnected)
+        return cls(
+            client=client,
+            replicas=settings.nats_replicas,
+            patience=settings.nats_ack_wait_seconds / topology.JOB_ACK_WAIT,
+            reconnected=reconnected,
+        )
 
     @classmethod
     async def connect_when_there(cls, settings: BrokerSettings, *, name: str) -> Self:
@@ -130,7 +137,7 @@ class Queue:
         async with _translated():
             await topology.declare_streams(self._js, replicas=self._replicas, update=update)
             for spec in topology.CONSUMERS:
-                await topology.declare_consumer(self._js, spec)
+                await topology.declare_consumer(self._js, self._as_set(spec))
 
     async def _declare_after_reconnections(self) -> None:
         """A server that came back alone has lost what it kept in memory: live status and heartbeats."""
@@ -146,9 +153,16 @@ class Queue:
 
     def consumer(self, spec: ConsumerSpec) -> Consumer:
         """A reader of one consumer, which is declared when first needed and again when lost."""
-        consumer = Consumer(js=self._js, spec=spec)
+        consumer = Consumer(js=self._js, spec=self._as_set(spec))
         self._consumers.append(consumer)
         return consumer
+
+    def ack_wait(self, spec: ConsumerSpec) -> float:
+        """Seconds without a sign of life after which the broker gives a message to another reader."""
+        return self._as_set(spec).ack_wait
+
+    def _as_set(self, spec: ConsumerSpec) -> ConsumerSpec:
+        return replace(spec, ack_wait=spec.ack_wait * self._patience)
 
     async def publish_job(self, lane: Lane, job: Job) -> bool:
         """Put a job into a lane; false when the broker already holds it there, which is as good."""
