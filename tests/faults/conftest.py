@@ -1,0 +1,94 @@
+"""The service under test, started once for all scenarios of a kind, and what they came to."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from core.messages import Parameters
+from tests.faults.invariants import Pixels
+from tests.faults.service import Service, running
+from tests.faults.trial import Report, Trial, trial
+
+_BUILD = "import sys, pathlib; from tests.gpu_worker.tiny_model import build; build(pathlib.Path(sys.argv[1]))"
+_REPORT = pytest.StashKey[Report]()
+
+NewTrial = Callable[..., AbstractAsyncContextManager[Trial]]
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Of everything that is left to chance: from DARKROOM_FAULTS_SEED, or another each time."""
+    given = os.environ.get("FAULTS_SEED")
+    return int(given) if given else random.SystemRandom().randrange(10**6)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(server_folder: Path) -> Path:
+    """The weights; built in a process of their own, which this one does without torch until it compares."""
+    folder = server_folder / "tiny"
+    subprocess.run([sys.executable, "-c", _BUILD, str(folder)], check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(tiny_model: Path) -> Callable[[Parameters], Pixels]:
+    """Pictures made alone."""
+    from tests.faults.alone import Alone  # noqa: PLC0415 - brings torch
+
+    return Alone(tiny_model)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def service(server_folder: Path, tiny_model: Path) -> AsyncIterator[Service]:
+    """Two of each process and one broker."""
+    home = server_folder / "single"
+    home.mkdir(mode=0o755)
+    async with running(home, model=tiny_model, brokers=1) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(server_folder: Path, tiny_model: Path) -> AsyncIterator[Service]:
+    """Two of each process and three brokers, each stream with three copies."""
+    home = server_folder / "cluster"
+    home.mkdir(mode=0o755)
+    async with running(home, model=tiny_model, brokers=3) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> Report:
+    """What is printed at the end."""
+    return pytestconfig.stash.setdefault(_REPORT, Report())
+
+
+@pytest.fixture
+def new_trial(
+    request: pytest.FixtureRequest, seed: int, alone: Callable[[Parameters], Pixels], report: Report
+) -> Iterator[NewTrial]:
+    """Begins a scenario on a service."""
+    name = request.node.name.removeprefix("test_").replace("[", "-").replace("]", "")
+
+    def begin(service: Service, **customers: int) -> AbstractAsyncContextManager[Trial]:
+        print(f"{name}: FAULTS_SEED={seed}")  # noqa: T201 - shown with a failure
+        return trial(name, service, seed=seed, alone=alone, report=report, **customers)
+
+    yield begin
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    report = config.stash.get(_REPORT, None)
+    if report is None or not report.lines:
+        return
+    terminalreporter.section("faults")
+    for line in report.lines:
+        terminalreporter.write_line(line)
+    totals = ", ".join(f"{count} {what}" for what, count in report.totals.items() if count)
+    terminalreporter.write_line(f"in all: {totals}")

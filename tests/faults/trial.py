@@ -1,0 +1,136 @@
+"""One scenario: customers ask, faults happen, everything is healed, and the promises are checked."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from core.lifecycle import Delivery, GenerationState
+from core.messages import Parameters
+from tests.faults.clients import Clients
+from tests.faults.evidence import Observer, gather
+from tests.faults.invariants import History, Pixels, repeated, violations
+from tests.faults.service import Service
+
+QUIET_SECONDS: Final = 200
+"""Longest time from the last fault until everything has ended and every letter has left."""
+
+_DOWNLOADS: Final = 20
+
+
+@dataclass
+class Report:
+    """What all trials of a session come to, a line each."""
+
+    lines: list[str] = field(default_factory=list)
+    totals: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, seed: int, numbers: Counter[str]) -> None:
+        """Note a trial."""
+        self.totals.update(numbers)
+        told = ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
+        self.lines.append(f"{name} (seed {seed}): {told}")
+
+
+@dataclass
+class Trial:
+    """What a scenario has in its hands.
+
+    Attributes:
+        rng: of the scenario's seed.
+        repetitions: how many letters may arrive once more; a scenario adds what its faults make possible.
+        numbers: for the report.
+    """
+
+    service: Service
+    clients: Clients
+    rng: random.Random
+    repetitions: int = 0
+    numbers: Counter[str] = field(default_factory=Counter)
+
+    async def until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
+        """Whether something came to hold in that time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not holds():
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
+
+
+@asynccontextmanager
+async def trial(
+    name: str,
+    service: Service,
+    *,
+    seed: int,
+    alone: Callable[[Parameters], Pixels],
+    report: Report,
+    normal: int = 4,
+    premium: int = 4,
+) -> AsyncIterator[Trial]:
+    """Have customers who may be put to the test in the block; what they were promised is checked at its end.
+
+    Raises:
+        AssertionError: a promise was broken; names each and the seed.
+    """
+    rng = random.Random(seed)  # noqa: S311 - repeats itself on purpose
+    customers = await service.new_customers(normal=normal, premium=premium, prefix=name)
+    clients = Clients(service=service, customers=customers, rng=rng)
+    observer = Observer(service, customers)
+    stop = asyncio.Event()
+    looking = asyncio.create_task(observer.look_on(stop))
+    run = Trial(service=service, clients=clients, rng=rng)
+    try:
+        yield run
+        await service.heal()
+        begun = asyncio.get_running_loop().time()
+        left = await observer.until_settled(seconds=QUIET_SECONDS)
+        run.numbers["seconds of quiet"] = round(asyncio.get_running_loop().time() - begun)
+        await clients.hear(seconds=30)
+        stop.set()
+        await looking
+        history = await gather(service, clients, observer, alone=alone)
+        found = await asyncio.to_thread(violations, history, repetitions=run.repetitions)
+        run.numbers.update(_numbers(history, clients))
+        report.add(name, seed, run.numbers)
+        listed = "\n".join(str(violation) for violation in found[:40])
+        assert not found, f"{name}, seed {seed}: {len(found)} violations, {left} left open\n{listed}"
+        await _download_some(clients, history, rng)
+    finally:
+        stop.set()
+        looking.cancel()
+        await clients.close()
+
+
+async def _download_some(clients: Clients, history: History, rng: random.Random) -> None:
+    """What a customer downloads is what was stored."""
+    stored = {(picture.generation, picture.index): picture.data for picture in history.pictures}
+    loaded = [
+        asked
+        for asked in clients.accepted
+        if asked.delivery is Delivery.DOWNLOAD and asked.told is GenerationState.SUCCEEDED
+    ]
+    for asked in rng.sample(loaded, min(len(loaded), _DOWNLOADS)):
+        for index, data in enumerate(await clients.download(asked)):
+            assert stored[str(asked.generation), index] == data
+
+
+def _numbers(history: History, clients: Clients) -> Counter[str]:
+    states = Counter(row.state for row in history.rows)
+    return Counter(
+        {
+            "accepted": len(clients.accepted),
+            "never answered": len(clients.journal) - len(clients.accepted),
+            "answers refused": clients.refusals,
+            "succeeded": states[GenerationState.SUCCEEDED],
+            "failed": states[GenerationState.FAILED],
+            "letters": len({letter.message_id for letter in history.received}),
+            "letters repeated": sum(repeated(history).values()),
+            "pictures": len(history.pictures),
+        }
+    )
