@@ -11,7 +11,7 @@ MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test audit lint format typecheck migrate migrations pin explorer schema coverage clean
+.PHONY: help up test faults audit lint format typecheck migrate migrations pin explorer schema coverage clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops i
 
 test: lint typecheck $(EXPLORER) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
+
+faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
+	@$(BIN)/pytest --quiet -m faults tests/faults
 
 audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit

@@ -28,13 +28,13 @@ class _Ear:
     def stepped(self, picture: Picture, step: int) -> None:
         pass
 
-    def wants_preview(self, picture: Picture) -> bool:
+    def wants_preview(self, picture: Picture) -> bool:  # noqa: ARG002 - the engine's hook
         return False
 
     def previewed(self, picture: Picture, image: Image.Image) -> None:
         pass
 
-    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
+    def ended(self, picture: Picture, made: Image.Image | Exception) -> None:  # noqa: ARG002 - the engine's hook
         self.made.append(made)
 
 

@@ -4,7 +4,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -16,7 +16,11 @@ from tests.faults.invariants import Pixels
 from tests.faults.service import Service, running
 from tests.faults.trial import Report, Trial, trial
 
-_BUILD = "import sys, pathlib; from tests.gpu_worker.tiny_model import build; build(pathlib.Path(sys.argv[1]))"
+_BUILD = """
+import pathlib, sys
+from tests.gpu_worker.tiny_model import build
+build(pathlib.Path(sys.argv[1]))
+"""
 _REPORT = pytest.StashKey[Report]()
 
 NewTrial = Callable[..., AbstractAsyncContextManager[Trial]]
@@ -24,7 +28,7 @@ NewTrial = Callable[..., AbstractAsyncContextManager[Trial]]
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """Of everything that is left to chance: from DARKROOM_FAULTS_SEED, or another each time."""
+    """Of everything that is left to chance: from FAULTS_SEED, or another each time."""
     given = os.environ.get("FAULTS_SEED")
     return int(given) if given else random.SystemRandom().randrange(10**6)
 
@@ -72,7 +76,7 @@ def report(pytestconfig: pytest.Config) -> Report:
 @pytest.fixture
 def new_trial(
     request: pytest.FixtureRequest, seed: int, alone: Callable[[Parameters], Pixels], report: Report
-) -> Iterator[NewTrial]:
+) -> NewTrial:
     """Begins a scenario on a service."""
     name = request.node.name.removeprefix("test_").replace("[", "-").replace("]", "")
 
@@ -80,7 +84,7 @@ def new_trial(
         print(f"{name}: FAULTS_SEED={seed}")  # noqa: T201 - shown with a failure
         return trial(name, service, seed=seed, alone=alone, report=report, **customers)
 
-    yield begin
+    return begin
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -141,7 +141,7 @@ def _letter(letter: asyncpg.Record, rows: Sequence[Row]) -> LetterRow:
 def _received(service: Service, customers: Sequence[Customer]) -> Iterable[Received]:
     addresses = {customer.email for customer in customers}
     box = mailbox.Maildir(service.home / "mail", create=False)
-    for key in box.keys():
+    for key in box.keys():  # noqa: SIM118 - a mailbox is iterated by its letters
         letter = email.message_from_bytes(box.get_bytes(key), policy=email.policy.default)
         assert isinstance(letter, EmailMessage)
         if str(letter["To"]) in addresses:

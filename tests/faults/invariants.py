@@ -1,7 +1,7 @@
-"""What has to hold of a history, whatever faults it had: the promises of ``docs/reliability.md`` as functions.
+"""What has to hold of a history, whatever faults it had: the promises of ``docs/reliability.md``.
 
-Nothing here asks a server: a history is evidence that was gathered before, so that a test can plant a violation
-of each kind.
+Nothing here asks a server: a history is evidence that was gathered before, so that a test can plant a
+violation of each kind.
 """
 
 import hashlib
@@ -187,30 +187,36 @@ def _letters(history: History) -> Iterator[Violation]:
     received = {letter.message_id: letter for letter in history.received}
     for row in history.rows:
         asked = asked_by_key.get(row.key)
+        if asked is None or asked.delivery is Delivery.DOWNLOAD or row.state is GenerationState.CANCELED:
+            continue
         letters = written[row.id]
-        if asked is None:
-            continue
-        if asked.delivery is Delivery.DOWNLOAD or row.state is GenerationState.CANCELED:
-            continue
         if row.state.terminal and len(letters) != 1:
             yield Violation("not in exactly one letter", row.key, f"in {len(letters)}: {letters}")
             continue
         for message_id in letters:
-            if message_id not in received:
-                yield Violation("letter never arrived", row.key, message_id)
-                continue
-            letter = received[message_id]
-            if letter.to != asked.email:
-                yield Violation("letter to somebody else", row.key, letter.to)
-            carried = sum(_key_in(data) == row.key for data in letter.pictures)
-            due = asked.parameters.count if row.state is GenerationState.SUCCEEDED else 0
-            if carried != due:
-                yield Violation("pictures not in the letter", row.key, f"{carried} of {due}")
+            yield from _arrival(row, asked, message_id, received.get(message_id))
+    yield from _misdirected(history)
+
+
+def _arrival(row: Row, asked: Asked, message_id: str, letter: Received | None) -> Iterator[Violation]:
+    if letter is None:
+        yield Violation("letter never arrived", row.key, message_id)
+        return
+    if letter.to != asked.email:
+        yield Violation("letter to somebody else", row.key, letter.to)
+    carried = sum(_key_in(data) == row.key for data in letter.pictures)
+    due = asked.parameters.count if row.state is GenerationState.SUCCEEDED else 0
+    if carried != due:
+        yield Violation("pictures not in the letter", row.key, f"{carried} of {due}")
+
+
+def _misdirected(history: History) -> Iterator[Violation]:
+    """Nobody gets a picture of somebody else's, whatever the rows say."""
     owners = {asked.key: asked.email for asked in history.asked}
     for letter in history.received:
-        for key in {_key_in(data) for data in letter.pictures}:
-            if owners.get(key or "", letter.to) != letter.to:
-                yield Violation("letter to somebody else", str(key), letter.to)
+        for key in {_key_in(data) or "" for data in letter.pictures}:
+            if owners.get(key, letter.to) != letter.to:
+                yield Violation("letter to somebody else", key, letter.to)
 
 
 def _pictures(history: History) -> Iterator[Violation]:
@@ -229,18 +235,14 @@ def _pictures(history: History) -> Iterator[Violation]:
             yield from _picture(picture, asked_by_key[key], history.alone)
 
 
-def _picture(
-    picture: Stored, asked: Asked, alone: Callable[[Parameters], Pixels]
-) -> Iterator[Violation]:
+def _picture(picture: Stored, asked: Asked, alone: Callable[[Parameters], Pixels]) -> Iterator[Violation]:
     subject = f"{asked.key}/{picture.index}"
     if picture.data is None:
         yield Violation("picture missing", subject, picture.generation)
         return
     if hashlib.sha256(picture.data).hexdigest() != picture.sha256:
         yield Violation("picture differs from its hash", subject, picture.generation)
-    own = asked.parameters.model_copy(
-        update={"seed": asked.parameters.seed_of(picture.index), "count": 1}
-    )
+    own = asked.parameters.model_copy(update={"seed": asked.parameters.seed_of(picture.index), "count": 1})
     try:
         inside = Parameters.model_validate(read_parameters(picture.data))
         pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))

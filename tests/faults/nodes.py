@@ -22,7 +22,9 @@ PAUSE: Final = 0.2
 """Seconds between a death and the next life."""
 
 READY_SECONDS: Final = 120
-_REACHED: Final = re.compile(r"^(?=.*\"failpoint_reached\")(?=.*\"action\": \"kill\").*\"point\": \"([a-z_.]+)\"", re.M)
+_REACHED: Final = re.compile(
+    r"^(?=.*\"failpoint_reached\")(?=.*\"action\": \"kill\").*\"point\": \"([a-z_.]+)\"", re.MULTILINE
+)
 
 Life = tuple[int, Awaitable[int]]
 """A process that runs: its number, and its exit status, to be waited for."""
@@ -51,7 +53,7 @@ class Node:
         """Of this life."""
         self.charges: deque[str] = deque()
         """What the next lives are armed with, one each."""
-        self._spawn = spawn
+        self.spawn = spawn
         self._ready = ready
         self._wanted = False
         self._keeper: asyncio.Task[None] | None = None
@@ -112,7 +114,7 @@ class Node:
             env = dict(self.env)
             if self.charges:
                 env["DARKROOM_FAILPOINTS"] = self.charges.popleft()
-            self.pid, ended = await self._spawn(env, self.log)
+            self.pid, ended = await self.spawn(env, self.log)
             self.lives += 1
             pid = self.pid
             await ended

@@ -1,9 +1,9 @@
 """Starts lives of one of our processes without their imports, which take longer than everything else.
 
 ``python -m tests.faults.nursery MODULE`` imports ``MODULE.__main__`` once and forks each life from there: the
-process is as real as one from ``python -m MODULE``, is killed like it, and is ready in a second. Each line that
-it reads is an order, ``{"env": …, "log": path}``; it answers ``{"pid": …}`` and, when that life has ended,
-``{"pid": …, "status": …}``, below 0 for a signal. It ends its lives and itself when its input ends.
+process is as real as one from ``python -m MODULE``, is killed like it, and is ready in a second. Each line
+that it reads is an order, ``{"env": …, "log": path}``; it answers ``{"pid": …}`` and, when that life has
+ended, ``{"pid": …, "status": …}``, below 0 for a signal. It ends its lives and itself when its input ends.
 """
 
 import gc

@@ -83,6 +83,7 @@ class Service:
             ``postgres mail`` and ``nats`` or ``nats-1`` to ``nats-3``.
         links: by ``process>server``; of a cluster also ``nats-2>nats-1`` and so on.
         urls: of the two api processes.
+        broker_ports: of the brokers, past every link.
     """
 
     home: Path
@@ -90,6 +91,7 @@ class Service:
     nodes: dict[str, Node] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     urls: tuple[str, ...] = ()
+    broker_ports: tuple[int, ...] = ()
 
     @property
     def database_url(self) -> str:
@@ -100,6 +102,14 @@ class Service:
     def brokers(self) -> list[Node]:
         """The nats-servers."""
         return [node for name, node in self.nodes.items() if name.startswith("nats")]
+
+    def routes_of(self, broker: str) -> list[Link]:
+        """Every link between a broker and the others of its cluster."""
+        return [
+            link
+            for name, link in self.links.items()
+            if name.startswith("nats-") and broker in name.split(">")
+        ]
 
     def replicas(self, process: str) -> list[Node]:
         """Both processes of a kind."""
@@ -151,16 +161,15 @@ class Service:
 
 
 @asynccontextmanager
-async def running(home: Path, *, model: Path, brokers: int, extra: Mapping[str, str] = {}) -> AsyncIterator[Service]:  # noqa: B006 - read only
+async def running(home: Path, *, model: Path, brokers: int) -> AsyncIterator[Service]:
     """The service, ready; ended when the block is left.
 
     Args:
         home: an empty folder.
         model: the weights of the model on offer.
         brokers: 1, or 3 for a cluster with as many copies of each stream.
-        extra: further variables of every process.
     """
-    builder = _Builder(home, model=model, brokers=brokers, extra=extra)
+    builder = _Builder(home, model=model, brokers=brokers)
     service = builder.service
     try:
         await builder.start()
@@ -180,16 +189,19 @@ async def running(home: Path, *, model: Path, brokers: int, extra: Mapping[str, 
 class _Builder:
     """Puts the service together, servers first."""
 
-    def __init__(self, home: Path, *, model: Path, brokers: int, extra: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, *, model: Path, brokers: int) -> None:
         self._home = home
         self._ports = Ports(home / "ports.json")
         self._model = model
         self._brokers = [f"nats-{number + 1}" for number in range(brokers)] if brokers > 1 else ["nats"]
-        self._extra = extra
         self._bare = {
             name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "COV_"))
         } | {"PYTHONPATH": str(REPOSITORY), "OMP_WAIT_POLICY": "PASSIVE", "TRITON_INTERPRET": "1"}
-        self.service = Service(home=home, database_port=self._ports.of("postgres"))
+        self.service = Service(
+            home=home,
+            database_port=self._ports.of("postgres"),
+            broker_ports=tuple(self._ports.of(name) for name in self._brokers),
+        )
         logs = home / "logs"
         logs.mkdir()
         self.nurseries = {kind: Nursery(kind, log=logs / f"{kind} nursery.log") for kind in _KINDS}
@@ -251,7 +263,7 @@ class _Builder:
                     continue
                 link = await self._link(name, other, self._ports.of(f"{other} cluster"))
                 routes.append(f"nats://127.0.0.1:{link.port}")
-            settings = json.loads(config.read_text())
+            settings = json.loads(config.read_text()) | {"server_name": name}
             settings["cluster"] = {
                 "name": "darkroom",
                 "listen": f"127.0.0.1:{self._ports.of(f'{name} cluster')}",
@@ -273,7 +285,7 @@ class _Builder:
     async def _declare(self, name: str) -> None:
         """One of our own processes, with its links and the variables of its settings groups."""
         kind = name.removesuffix("-2")
-        env = {**self._bare, **await self._broker_of(name), **self._extra}
+        env = {**self._bare, **await self._broker_of(name)}
         env["DARKROOM_STORAGE_URL"] = (self._home / "objects").as_uri()
         env["DARKROOM_CATALOGUE"] = str(self._home / "catalogue.toml")
         env["DARKROOM_MODELS"] = json.dumps([MODEL])

@@ -56,14 +56,12 @@ def file_of(parameters: Parameters, index: int = 0, *, brighter: int = 0) -> byt
 
 def stored(parameters: Parameters, generation: str, index: int = 0) -> Stored:
     data = file_of(parameters, index)
-    return Stored(
-        generation=generation, index=index, sha256=hashlib.sha256(data).hexdigest(), data=data
-    )
+    return Stored(generation=generation, index=index, sha256=hashlib.sha256(data).hexdigest(), data=data)
 
 
 @pytest.fixture
 def history() -> History:
-    """Nothing is wrong: one with two pictures by e-mail in a window, one downloaded, one failed, one unheard."""
+    """Nothing is wrong: two pictures by e-mail in a window, one downloaded, one failed, one unheard of."""
     mailed, loaded, failed, unheard = (
         parameters_of(key, seed=seed, count=count)
         for key, seed, count in (("k1", 1, 2), ("k2", 5, 1), ("k3", 7, 1), ("k4", 9, 1))
@@ -170,7 +168,11 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("picture unreadable", "k2/0", lambda h: _file(h, file_of(ASKED)[:60])),
     ("picture unreadable", "k2/0", lambda h: _file(h, b"")),
     ("picture of other parameters", "k2/0", lambda h: _file(h, file_of(parameters_of("k9", seed=5)))),
-    ("picture differs from the one made alone", "k2/0", lambda h: _file(h, file_of(ASKED, brighter=TOLERANCE + 1))),
+    (
+        "picture differs from the one made alone",
+        "k2/0",
+        lambda h: _file(h, file_of(ASKED, brighter=TOLERANCE + 1)),
+    ),
     ("nobody asked for it", "k9", lambda h: _rows(h, 1, key="k9")),
 ]
 
@@ -180,7 +182,9 @@ def test_a_history_without_faults_has_no_violation(history: History) -> None:
 
 
 @pytest.mark.parametrize(
-    ("promise", "subject", "plant"), PLANTED, ids=[f"{promise} ({subject})" for promise, subject, _ in PLANTED]
+    ("promise", "subject", "plant"),
+    PLANTED,
+    ids=[f"{promise} ({subject})" for promise, subject, _ in PLANTED],
 )
 def test_a_planted_violation_is_found(history: History, promise: str, subject: str, plant: Plant) -> None:
     found = violations(plant(history))

@@ -2,17 +2,20 @@
 
 import asyncio
 import random
+import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from core.failpoints import Failpoint
 from core.lifecycle import Delivery, GenerationState
 from core.messages import Parameters
 from tests.faults.clients import Clients
 from tests.faults.evidence import Observer, gather
 from tests.faults.invariants import History, Pixels, repeated, violations
+from tests.faults.nodes import Node
 from tests.faults.service import Service
 
 QUIET_SECONDS: Final = 200
@@ -60,6 +63,37 @@ class Trial:
                 return False
             await asyncio.sleep(0.1)
         return True
+
+    async def spend(self, charges: Mapping[Node, Sequence[str]], *, seconds: float) -> Counter[str]:
+        """Have processes kill themselves, life after life, at the points that they are armed with.
+
+        Returns:
+            How often each point has killed.
+
+        Raises:
+            AssertionError: not every charge was spent in time.
+        """
+        before = _kills(charges)
+        for node, armed in charges.items():
+            node.charges.extend(armed)
+            node.send(signal.SIGKILL)
+        due = Counter(charge.partition("=")[0] for armed in charges.values() for charge in armed)
+        spent = await self.until(lambda: _kills(charges) - before >= due, seconds=seconds)
+        kills = _kills(charges) - before
+        assert spent, f"not reached in {seconds:g} s: {due - kills}"
+        self.numbers["kills at failpoints"] += kills.total()
+        return kills
+
+
+def charges_of(points: Iterable[Failpoint], *, times: int, rng: random.Random) -> list[str]:
+    """Each of these points so often, in any order, at its first pass or one of the next."""
+    charges = [f"{point}=kill:{rng.choice((1, 1, 2, 3))}" for point in points for _ in range(times)]
+    rng.shuffle(charges)
+    return charges
+
+
+def _kills(nodes: Iterable[Node]) -> Counter[str]:
+    return sum((node.kills() for node in nodes), Counter())
 
 
 @asynccontextmanager

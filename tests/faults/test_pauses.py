@@ -1,0 +1,60 @@
+"""SIGSTOP at hook points for longer than anybody waits: what was given up goes on in two places."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from core.failpoints import Failpoint
+from tests.faults.conftest import NewTrial
+from tests.faults.nodes import Node
+from tests.faults.service import ACK_WAIT, Service
+
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+
+POINTS = {
+    "gpu_worker": [
+        Failpoint.PICTURE_BEFORE_UPLOAD,
+        Failpoint.PICTURE_AFTER_UPLOAD,
+        Failpoint.OUTCOME_BEFORE_PUBLISH,
+        Failpoint.OUTCOME_AFTER_PUBLISH,
+    ],
+    "api": [Failpoint.JOB_BEFORE_PUBLISH, Failpoint.OUTCOME_BEFORE_RECORD, Failpoint.OUTCOME_AFTER_RECORD],
+    "batcher": [
+        Failpoint.OUTCOME_BEFORE_COMMIT,
+        Failpoint.WINDOW_BEFORE_OPEN,
+        Failpoint.WINDOW_AFTER_OPEN,
+        Failpoint.WINDOW_MID_RELEASE,
+        Failpoint.LETTER_AFTER_CLAIM,
+        Failpoint.LETTER_AFTER_ACCEPT,
+    ],
+}
+
+
+@pytest.mark.parametrize("process", POINTS)
+async def test_a_process_that_slept_past_every_wait_does_no_harm(
+    service: Service, new_trial: NewTrial, process: str
+) -> None:
+    node = service.replicas(process)[1]
+    async with new_trial(service) as run:
+        stop = asyncio.Event()
+        asking = asyncio.create_task(run.clients.ask_until(stop))
+        for point in POINTS[process]:
+            node.charges.append(f"{point}=stop:2")
+            await node.restart()
+            assert await run.until(lambda: _stopped(node), seconds=60), point
+            # Past the wait for a job, a result, a window's beat.
+            await asyncio.sleep(2.5 * ACK_WAIT)
+            node.send(signal.SIGCONT)
+            await asyncio.sleep(1)
+            run.numbers["pauses"] += 1
+        stop.set()
+        await asking
+
+
+def _stopped(node: Node) -> bool:
+    try:
+        return Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
