@@ -110,8 +110,8 @@ def reach(point: Failpoint) -> None:
         _ACTIONS[charge.action]()
 
 
-def arm(text: str, *, nats_url: str) -> None:
-    """Arm this process, or disarm it with an empty text.
+def arm(text: str | None, *, nats_url: str) -> None:
+    """Arm this process, or disarm it without a text.
 
     Args:
         text: ``point=action`` or ``point=action:passes``, separated by commas.

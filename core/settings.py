@@ -212,7 +212,7 @@ class WindowSettings(SettingsGroup):
 class FailpointSettings(SettingsGroup):
     """For tests alone: at which places this process dies, stops or fails; see :mod:`core.failpoints`."""
 
-    failpoints: str = ""
+    failpoints: str | None = None
 
 
 class TelemetrySettings(SettingsGroup):

@@ -16,6 +16,7 @@ from batcher.settings import BatcherSettings
 from core import cli, telemetry
 from core import settings as core_settings
 from core.catalogue import Catalogue, load_catalogue
+from core.failpoints import Failpoint
 from core.settings import SettingsGroup
 from gpu_worker.settings import GpuWorkerSettings
 from infra.local.settings import StackSettings
@@ -114,3 +115,9 @@ def test_the_documented_models_are_those_of_the_shipped_catalogue() -> None:
         [model.id, getattr(model.source, "repository", "none: bundled"), model.license]
         for model in load_catalogue().models
     ]
+
+
+def test_every_failpoint_is_documented_and_every_documented_one_exists() -> None:
+    text = (REPOSITORY / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| [a-z_, ]+ \| `([a-z_.]+)` \|", text, re.MULTILINE)
+    assert rows == list(Failpoint)

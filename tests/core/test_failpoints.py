@@ -26,7 +26,7 @@ for _ in range(3):
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
-    failpoints.arm("", nats_url=HERE)
+    failpoints.arm(None, nats_url=HERE)
 
 
 def test_nothing_happens_without_being_armed() -> None:

@@ -7,6 +7,7 @@ import time
 
 import nats as nats_client
 import pytest
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import Error as JetStreamError
@@ -31,7 +32,7 @@ async def leader_of(js: JetStreamContext, stream: str) -> str:
     raise AssertionError(f"{stream} has no leader")
 
 
-async def connected(service: Service) -> nats_client.NATS:
+async def connected(service: Service) -> Client:
     return await nats_client.connect(
         [f"nats://127.0.0.1:{port}" for port in service.broker_ports],
         user="darkroom",
