@@ -80,7 +80,7 @@ class Clients:
 
         await asyncio.gather(*(one(asked) for asked in requests))
 
-    async def ask_until(self, stop: asyncio.Event, *, at_a_time: int = 4, pause: float = 0.1) -> None:
+    async def ask_until(self, stop: asyncio.Event, *, at_a_time: int = 4, pause: float = 0.4) -> None:
         """Ask on until told to stop."""
         turns = itertools.cycle(self.customers)
 
