@@ -67,19 +67,6 @@ class Clients:
         """Leave."""
         await self._http.aclose()
 
-    async def ask(self, count: int, *, at_a_time: int = 8, pause: float = 0.0) -> None:
-        """Ask so often, the customers in turn; each request is repeated until it is answered."""
-        turns = itertools.cycle(self.customers)
-        requests = [self._request(next(turns)) for _ in range(count)]
-        places = asyncio.Semaphore(at_a_time)
-
-        async def one(asked: Asked) -> None:
-            async with places:
-                await self._generate(asked)
-                await asyncio.sleep(pause)
-
-        await asyncio.gather(*(one(asked) for asked in requests))
-
     async def ask_until(self, stop: asyncio.Event, *, at_a_time: int = 4, pause: float = 0.4) -> None:
         """Ask on until told to stop."""
         turns = itertools.cycle(self.customers)

@@ -7,9 +7,9 @@ violation of each kind.
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ def _letters(history: History) -> Iterator[Violation]:
     for letter in history.letters:
         for generation in letter.about:
             written[generation].append(letter.message_id)
-    received = {letter.message_id: letter for letter in history.received}
+    received = {letter.message_id: _Opened.of(letter) for letter in history.received}
     for row in history.rows:
         asked = asked_by_key.get(row.key)
         if asked is None or asked.delivery is Delivery.DOWNLOAD or row.state is GenerationState.CANCELED:
@@ -195,27 +195,39 @@ def _letters(history: History) -> Iterator[Violation]:
             continue
         for message_id in letters:
             yield from _arrival(row, asked, message_id, received.get(message_id))
-    yield from _misdirected(history)
+    yield from _misdirected(history, received.values())
 
 
-def _arrival(row: Row, asked: Asked, message_id: str, letter: Received | None) -> Iterator[Violation]:
+@dataclass(frozen=True)
+class _Opened:
+    """A letter, and how many pictures of each request it carries."""
+
+    to: str
+    carried: Counter[str | None]
+
+    @classmethod
+    def of(cls, letter: Received) -> Self:
+        return cls(letter.to, Counter(_key_in(data) for data in letter.pictures))
+
+
+def _arrival(row: Row, asked: Asked, message_id: str, letter: _Opened | None) -> Iterator[Violation]:
     if letter is None:
         yield Violation("letter never arrived", row.key, message_id)
         return
     if letter.to != asked.email:
         yield Violation("letter to somebody else", row.key, letter.to)
-    carried = sum(_key_in(data) == row.key for data in letter.pictures)
+    carried = letter.carried[row.key]
     due = asked.parameters.count if row.state is GenerationState.SUCCEEDED else 0
     if carried != due:
         yield Violation("pictures not in the letter", row.key, f"{carried} of {due}")
 
 
-def _misdirected(history: History) -> Iterator[Violation]:
+def _misdirected(history: History, letters: Iterable[_Opened]) -> Iterator[Violation]:
     """Nobody gets a picture of somebody else's, whatever the rows say."""
     owners = {asked.key: asked.email for asked in history.asked}
-    for letter in history.received:
-        for key in {_key_in(data) or "" for data in letter.pictures}:
-            if owners.get(key, letter.to) != letter.to:
+    for letter in letters:
+        for key in letter.carried:
+            if key is not None and owners.get(key, letter.to) != letter.to:
                 yield Violation("letter to somebody else", key, letter.to)
 
 

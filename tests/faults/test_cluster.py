@@ -49,14 +49,10 @@ async def _forget(error: Exception) -> None:
 
 async def test_brokers_die_one_after_another(cluster: Service, new_trial: NewTrial) -> None:
     async with new_trial(cluster) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for broker in cluster.brokers:
             await broker.restart(signal.SIGKILL)
             run.numbers["brokers killed"] += 1
             await asyncio.sleep(3)
-        stop.set()
-        await asking
 
 
 async def test_the_leader_dies_and_publishing_goes_on(
@@ -67,8 +63,6 @@ async def test_the_leader_dies_and_publishing_goes_on(
     await js.add_stream(api.StreamConfig(name="PROBE", subjects=["probe"], num_replicas=3))
     waits = []
     async with new_trial(cluster) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for _ in range(7):
             leader = await leader_of(js, "PROBE")
             node = next(node for node in cluster.brokers if node.name == leader)
@@ -84,8 +78,6 @@ async def test_the_leader_dies_and_publishing_goes_on(
             await restarted
             run.numbers["leaders killed"] += 1
             await asyncio.sleep(3)
-        stop.set()
-        await asking
     await client.close()
     report.lines.append(
         f"leader killed -> publishing again: median {statistics.median(waits):.2f} s,"
@@ -96,8 +88,6 @@ async def test_the_leader_dies_and_publishing_goes_on(
 async def test_a_broker_is_cut_off_from_the_others(cluster: Service, new_trial: NewTrial) -> None:
     """The processes that are connected to it stay so: the others have to do their work meanwhile."""
     async with new_trial(cluster) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for broker in cluster.brokers:
             for link in cluster.routes_of(broker.name):
                 link.swallow()
@@ -106,28 +96,20 @@ async def test_a_broker_is_cut_off_from_the_others(cluster: Service, new_trial: 
                 link.heal()
             run.numbers["brokers cut off"] += 1
             await asyncio.sleep(4)
-        stop.set()
-        await asking
 
 
 async def test_the_cluster_is_restarted_one_by_one(cluster: Service, new_trial: NewTrial) -> None:
     async with new_trial(cluster) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for broker in cluster.brokers:
             # As an orchestrator does that wants no interruption: lame duck mode.
             await broker.restart(signal.SIGTERM)
             run.numbers["brokers restarted"] += 1
             await asyncio.sleep(4)
-        stop.set()
-        await asking
 
 
 async def test_faults_of_every_kind_come_and_go(cluster: Service, new_trial: NewTrial) -> None:
     """Up to two at a time, drawn anew each few seconds, then quiet."""
     async with new_trial(cluster, normal=6, premium=6) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop, at_a_time=6))
         ours = [name for name in cluster.nodes if name not in ("postgres", "mail")]
         for _ in range(14):
             hurt = run.rng.sample(list(cluster.links.values()), 3)
@@ -150,8 +132,4 @@ async def test_faults_of_every_kind_come_and_go(cluster: Service, new_trial: New
             await asyncio.sleep(run.rng.uniform(2, 5))
             for link in hurt:
                 link.heal()
-        stop.set()
-        # Whoever asks is answered only after the last fault.
-        await cluster.heal()
-        await asking
         run.repetitions = 28

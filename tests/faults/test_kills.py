@@ -53,12 +53,8 @@ async def test_every_point_is_killed_at() -> None:
 async def test_a_process_dies_at_every_point(service: Service, new_trial: NewTrial, process: str) -> None:
     nodes = service.replicas(process)
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         charges = {node: charges_of(POINTS[process], times=EACH, rng=run.rng) for node in nodes}
         await run.spend(charges, seconds=400)
-        stop.set()
-        await asking
         if process == "batcher":
             # Letters under way in a process that dies at another point.
             run.repetitions = 2 * EACH * len(POINTS[process])
@@ -67,14 +63,15 @@ async def test_a_process_dies_at_every_point(service: Service, new_trial: NewTri
 async def test_a_relay_dies_before_it_marks_what_it_published(service: Service, new_trial: NewTrial) -> None:
     """Each death of an api before it publishes leaves something to relay."""
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         batchers, apis = service.replicas("batcher"), service.replicas("api")
         charges = {node: ["relay.before_mark=kill"] * EACH for node in batchers}
+        stop = asyncio.Event()
         supplying = asyncio.create_task(_supply(apis, stop))
-        await run.spend(charges, seconds=200)
-        stop.set()
-        await asyncio.gather(asking, supplying)
+        try:
+            await run.spend(charges, seconds=200)
+        finally:
+            stop.set()
+            await supplying
         run.repetitions = 2 * EACH
 
 
@@ -92,12 +89,8 @@ async def _supply(apis: list[Node], stop: asyncio.Event) -> None:
 async def test_a_postman_dies_around_the_sending(service: Service, new_trial: NewTrial) -> None:
     """Only the death between the mail server's 250 and the mark sends a letter twice."""
     async with new_trial(service, normal=6, premium=1) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         charges = {node: charges_of(LETTERS, times=EACH, rng=run.rng) for node in service.replicas("batcher")}
         kills = await run.spend(charges, seconds=300)
-        stop.set()
-        await asking
         run.repetitions = kills[Failpoint.LETTER_AFTER_ACCEPT]
 
 
@@ -106,14 +99,10 @@ async def test_a_job_of_a_killed_worker_runs_again_soon(
 ) -> None:
     nodes = service.replicas("gpu_worker")
     async with new_trial(service, normal=0, premium=4) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop, pause=0.2))
         for _ in range(5):
             for node in nodes:
                 await run.spend({node: ["outcome.before_publish=kill:2"]}, seconds=60)
                 await node.until_ready()
-        stop.set()
-        await asking
     waits = _waits_of_lost_jobs(nodes)
     assert len(waits) >= 10
     report.lines.append(

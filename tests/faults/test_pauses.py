@@ -38,8 +38,6 @@ async def test_a_process_that_slept_past_every_wait_does_no_harm(
 ) -> None:
     node = service.replicas(process)[1]
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for point in POINTS[process]:
             node.charges.append(f"{point}=stop:2")
             await node.restart()
@@ -49,8 +47,6 @@ async def test_a_process_that_slept_past_every_wait_does_no_harm(
             node.send(signal.SIGCONT)
             await asyncio.sleep(1)
             run.numbers["pauses"] += 1
-        stop.set()
-        await asking
 
 
 def _stopped(node: Node) -> bool:

@@ -35,14 +35,10 @@ async def test_a_server_is_restarted_under_load(
     service: Service, new_trial: NewTrial, server: str, number: signal.Signals, times: int
 ) -> None:
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for _ in range(times):
             await service.nodes[server].restart(number)
             run.numbers["servers restarted"] += 1
             await asyncio.sleep(2)
-        stop.set()
-        await asking
         if server == "mail":
             # It may have kept a letter and died before it said so.
             run.repetitions = times * 2
@@ -54,8 +50,6 @@ async def test_every_stream_is_deleted_under_load(service: Service, new_trial: N
     )
     js = broker.jetstream()
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         for stream in STREAMS:
             try:
                 await js.delete_stream(stream)
@@ -63,16 +57,12 @@ async def test_every_stream_is_deleted_under_load(service: Service, new_trial: N
                 continue
             run.numbers["streams deleted"] += 1
             await asyncio.sleep(4)
-        stop.set()
-        await asking
     await broker.close()
 
 
 async def test_the_object_store_is_full_for_a_while(service: Service, new_trial: NewTrial) -> None:
     """The workers may write no file of more than a few bytes: no picture can be stored."""
     async with new_trial(service) as run:
-        stop = asyncio.Event()
-        asking = asyncio.create_task(run.clients.ask_until(stop))
         await asyncio.sleep(2)
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         pids = [node.pid for node in service.replicas("gpu_worker") if node.pid]
@@ -82,8 +72,6 @@ async def test_the_object_store_is_full_for_a_while(service: Service, new_trial:
         for pid in pids:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
         await asyncio.sleep(4)
-        stop.set()
-        await asking
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")
@@ -105,14 +93,10 @@ async def test_the_clock_of_one_process_jumps(
     try:
         async with new_trial(service) as run:
             await node.restart()
-            stop = asyncio.Event()
-            asking = asyncio.create_task(run.clients.ask_until(stop))
             for offset in ("+90", "-90", "+3", "+0"):
                 clock.write_text(offset)
                 await asyncio.sleep(6)
                 run.numbers["jumps of a clock"] += 1
-            stop.set()
-            await asking
             # A clock ahead takes letters that others hold for abandoned.
             run.repetitions = 100
     finally:

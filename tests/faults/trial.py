@@ -107,7 +107,7 @@ async def trial(
     normal: int = 4,
     premium: int = 4,
 ) -> AsyncIterator[Trial]:
-    """Have customers who may be put to the test in the block; what they were promised is checked at its end.
+    """Have customers ask for as long as the block runs; then all is healed, and what they were promised checked.
 
     Raises:
         AssertionError: a promise was broken; names each and the seed.
@@ -116,12 +116,15 @@ async def trial(
     customers = await service.new_customers(normal=normal, premium=premium, prefix=name)
     clients = Clients(service=service, customers=customers, rng=rng)
     observer = Observer(service, customers)
-    stop = asyncio.Event()
+    stop, enough = asyncio.Event(), asyncio.Event()
     looking = asyncio.create_task(observer.look_on(stop))
+    asking = asyncio.create_task(clients.ask_until(enough))
     run = Trial(service=service, clients=clients, rng=rng)
     try:
         yield run
+        enough.set()
         await service.heal()
+        await asking
         begun = asyncio.get_running_loop().time()
         left = await observer.until_settled(seconds=QUIET_SECONDS)
         run.numbers["seconds of quiet"] = round(asyncio.get_running_loop().time() - begun)
@@ -136,8 +139,9 @@ async def trial(
         assert not found, f"{name}, seed {seed}: {len(found)} violations, {left} left open\n{listed}"
         await _download_some(clients, history, rng)
     finally:
-        stop.set()
-        looking.cancel()
+        for task in (looking, asking):
+            task.cancel()
+        await asyncio.gather(looking, asking, return_exceptions=True)
         await clients.close()
 
 
