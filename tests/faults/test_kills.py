@@ -1,7 +1,6 @@
 """SIGKILL at every hook point, at least five times each."""
 
 import asyncio
-import json
 import statistics
 from datetime import datetime
 
@@ -113,22 +112,12 @@ async def test_a_job_of_a_killed_worker_runs_again_soon(
 
 def _waits_of_lost_jobs(nodes: list[Node]) -> list[float]:
     """Seconds from a worker's death with a job at its end to the same job's end at whichever worker."""
-    lines = [
-        json.loads(line)
-        for node in nodes
-        for line in node.log.read_text().splitlines()
-        if '"failpoint_reached"' in line or '"job_done"' in line
-    ]
+    reached = [line for node in nodes for line in node.lines("failpoint_reached")]
     deaths = {
-        line["generation"]: _moment(line)
-        for line in lines
-        if line["event"] == "failpoint_reached" and line["point"] == "outcome.before_publish"
+        line["generation"]: _moment(line) for line in reached if line["point"] == "outcome.before_publish"
     }
-    ends = {
-        line["generation"]: _moment(line)
-        for line in lines
-        if line["event"] == "job_done" and line["generation"] in deaths
-    }
+    done = [line for node in nodes for line in node.lines("job_done")]
+    ends = {line["generation"]: _moment(line) for line in done if line["generation"] in deaths}
     return [ends[job] - deaths[job] for job in ends]
 
 

@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 
 from infra.local.command import Command
 from tests.faults.conftest import NewTrial
-from tests.faults.nodes import program
+from tests.faults.nodes import Node, program
 from tests.faults.service import PASSWORD, Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -62,16 +62,27 @@ async def test_every_stream_is_deleted_under_load(service: Service, new_trial: N
 
 async def test_the_object_store_is_full_for_a_while(service: Service, new_trial: NewTrial) -> None:
     """The workers may write no file of more than a few bytes: no picture can be stored."""
+    workers = service.replicas("gpu_worker")
+
+    def limit(size: int) -> None:
+        for node in workers:
+            assert node.pid is not None
+            resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
     async with new_trial(service) as run:
+        before = _later_attempts(workers)
         await asyncio.sleep(2)
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        pids = [node.pid for node in service.replicas("gpu_worker") if node.pid]
-        for pid in pids:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+        limit(64)
         await asyncio.sleep(4)
-        for pid in pids:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
-        await asyncio.sleep(4)
+        limit(resource.RLIM_INFINITY)
+        # Their logs could not be written either; what comes again says that it does.
+        assert await run.until(lambda: _later_attempts(workers) > before, seconds=30)
+        await asyncio.sleep(3)
+        run.numbers["stored at a later attempt"] = _later_attempts(workers) - before
+
+
+def _later_attempts(workers: list[Node]) -> int:
+    return sum(int(line["attempt"]) > 1 for node in workers for line in node.lines("job_done"))
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")

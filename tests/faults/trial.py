@@ -107,7 +107,7 @@ async def trial(
     normal: int = 4,
     premium: int = 4,
 ) -> AsyncIterator[Trial]:
-    """Have customers ask for as long as the block runs; then all is healed, and what they were promised checked.
+    """Have customers ask while the block runs; then all is healed, and what they were promised is checked.
 
     Raises:
         AssertionError: a promise was broken; names each and the seed.
