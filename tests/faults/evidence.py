@@ -146,11 +146,15 @@ def _received(service: Service, customers: Sequence[Customer]) -> Iterable[Recei
         if BytesHeaderParser().parsebytes(data)["To"] not in addresses:
             continue
         letter = email.message_from_bytes(data)
-        files = [part for part in letter.walk() if part.get_content_disposition() == "attachment"]
+        files = [
+            part.get_payload(decode=True)
+            for part in letter.walk()
+            if part.get_content_disposition() == "attachment"
+        ]
         yield Received(
             message_id=str(letter["Message-ID"]).strip(),
             to=str(letter["To"]),
-            pictures=tuple(file.get_payload(decode=True) for file in files),
+            pictures=tuple(file for file in files if isinstance(file, bytes)),
         )
 
 
