@@ -47,11 +47,13 @@ class Clients:
         service: where they ask.
         customers: who they are.
         rng: decides what they ask for.
+        mailed: the share of premium requests that are to come by e-mail.
     """
 
     service: Service
     customers: Sequence[Customer]
     rng: random.Random
+    mailed: float = 0.3
     journal: dict[str, Asked] = field(default_factory=dict)
     refusals: int = 0
     """Answers that were none: errors of the network, statuses of 500 and above, errors without data."""
@@ -122,7 +124,7 @@ class Clients:
             count=rng.choice((1, 1, 1, 2)),
             scheduler=rng.choice((Scheduler.DDIM, Scheduler.EULER)),
         )
-        by_mail = not customer.premium or rng.random() < 0.3
+        by_mail = not customer.premium or rng.random() < self.mailed
         asked = Asked(
             key=key,
             email=customer.email,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -80,7 +81,7 @@ def new_trial(
     """Begins a scenario on a service."""
     name = request.node.name.removeprefix("test_").replace("[", "-").replace("]", "")
 
-    def begin(service: Service, **customers: int) -> AbstractAsyncContextManager[Trial]:
+    def begin(service: Service, **customers: Any) -> AbstractAsyncContextManager[Trial]:
         print(f"{name}: FAULTS_SEED={seed}")  # noqa: T201 - shown with a failure
         return trial(name, service, seed=seed, alone=alone, report=report, **customers)
 

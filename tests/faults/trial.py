@@ -106,6 +106,7 @@ async def trial(
     report: Report,
     normal: int = 4,
     premium: int = 4,
+    mailed: float = 0.3,
 ) -> AsyncIterator[Trial]:
     """Have customers ask while the block runs; then all is healed, and what they were promised is checked.
 
@@ -114,7 +115,7 @@ async def trial(
     """
     rng = random.Random(seed)  # noqa: S311 - repeats itself on purpose
     customers = await service.new_customers(normal=normal, premium=premium, prefix=name)
-    clients = Clients(service=service, customers=customers, rng=rng)
+    clients = Clients(service=service, customers=customers, rng=rng, mailed=mailed)
     observer = Observer(service, customers)
     stop, enough = asyncio.Event(), asyncio.Event()
     looking = asyncio.create_task(observer.look_on(stop))
