@@ -11,6 +11,7 @@ from core.messages import Heartbeat, Job, Parameters, Progress, Started
 from core.queue import Lane, Queue
 from core.queue.topology import CONSUMERS, MAX_DELIVER, PREMIUM_JOBS, PREMIUM_RESULTS, TICKS, WORKERS_STREAM
 from core.settings import BrokerSettings
+from tests.conftest import free_port
 
 
 def job() -> Job:
@@ -172,3 +173,24 @@ async def test_an_exhausted_job_leaves_an_advisory(queue: Queue) -> None:
 async def test_a_broker_that_is_not_there_is_said_within_seconds() -> None:
     with pytest.raises(ServiceUnavailableError, match=r"broker nats://127\.0\.0\.1:1"):
         await Queue.connect(BrokerSettings(nats_url="nats://127.0.0.1:1"), name="tests")
+
+
+async def test_every_reader_is_waited_for_in_proportion_to_the_setting(
+    broker_settings: BrokerSettings,
+) -> None:
+    queue = await Queue.connect(
+        broker_settings.model_copy(update={"nats_ack_wait_seconds": 3}), name="impatient"
+    )
+    await queue.declare()
+    for spec in CONSUMERS:
+        config = (await queue._js.consumer_info(spec.stream, spec.name)).config
+        assert config.ack_wait == pytest.approx(spec.ack_wait / 5)
+        assert queue.ack_wait(spec) == pytest.approx(spec.ack_wait / 5)
+    await queue.close()
+
+
+async def test_one_of_several_brokers_is_enough_to_connect(broker_settings: BrokerSettings) -> None:
+    addresses = f"nats://127.0.0.1:{free_port()}, {broker_settings.nats_url}"
+    queue = await Queue.connect(broker_settings.model_copy(update={"nats_url": addresses}), name="tests")
+    assert queue.healthy
+    await queue.close()
