@@ -24,7 +24,7 @@ test: lint typecheck $(EXPLORER) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
-	@$(BIN)/pytest --quiet -m faults tests/faults
+	@$(BIN)/pytest -n 3 --dist loadfile --quiet -m faults tests/faults
 
 audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit

@@ -4,7 +4,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import pytest_asyncio
 from core.messages import Parameters
 from tests.faults.invariants import Pixels
 from tests.faults.service import Service, running
-from tests.faults.trial import Report, Trial, trial
+from tests.faults.trial import Note, Trial, trial
 
 _BUILD = """
 import pathlib, sys
 from tests.gpu_worker.tiny_model import build
 build(pathlib.Path(sys.argv[1]))
 """
-_REPORT = pytest.StashKey[Report]()
+_PROPERTY = "faults"
 
 NewTrial = Callable[..., AbstractAsyncContextManager[Trial]]
 
@@ -68,32 +69,48 @@ async def cluster(server_folder: Path, tiny_model: Path) -> AsyncIterator[Servic
         yield started
 
 
-@pytest.fixture(scope="session")
-def report(pytestconfig: pytest.Config) -> Report:
-    """What is printed at the end."""
-    return pytestconfig.stash.setdefault(_REPORT, Report())
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Lines of the report that is printed at the end, whichever process the test runs in."""
+
+    def add(line: str, numbers: Mapping[str, int]) -> None:
+        request.node.user_properties.append((_PROPERTY, (line, dict(numbers))))
+
+    return add
 
 
 @pytest.fixture
 def new_trial(
-    request: pytest.FixtureRequest, seed: int, alone: Callable[[Parameters], Pixels], report: Report
+    request: pytest.FixtureRequest, seed: int, alone: Callable[[Parameters], Pixels], note: Note
 ) -> NewTrial:
     """Begins a scenario on a service."""
     name = request.node.name.removeprefix("test_").replace("[", "-").replace("]", "")
 
     def begin(service: Service, **customers: Any) -> AbstractAsyncContextManager[Trial]:
         print(f"{name}: FAULTS_SEED={seed}")  # noqa: T201 - shown with a failure
-        return trial(name, service, seed=seed, alone=alone, report=report, **customers)
+        return trial(name, service, seed=seed, alone=alone, note=note, **customers)
 
     return begin
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    report = config.stash.get(_REPORT, None)
-    if report is None or not report.lines:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = [
+        value
+        for reports in (terminalreporter.stats.get(outcome, []) for outcome in ("passed", "failed"))
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == _PROPERTY
+    ]
+    if not found:
         return
     terminalreporter.section("faults")
-    for line in report.lines:
-        terminalreporter.write_line(line)
-    totals = ", ".join(f"{count} {what}" for what, count in report.totals.items() if count)
-    terminalreporter.write_line(f"in all: {totals}")
+    totals: Counter[str] = Counter()
+    for line, numbers in found:
+        totals.update(numbers)
+        terminalreporter.write_line(f"{line}: {_listed(numbers)}" if numbers else line)
+    terminalreporter.write_line(f"in all: {_listed(totals)}")
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in numbers.items() if count)

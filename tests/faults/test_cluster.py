@@ -14,7 +14,7 @@ from nats.js.errors import Error as JetStreamError
 
 from tests.faults.conftest import NewTrial
 from tests.faults.service import PASSWORD, Service
-from tests.faults.trial import Report
+from tests.faults.trial import Note
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
@@ -56,7 +56,7 @@ async def test_brokers_die_one_after_another(cluster: Service, new_trial: NewTri
 
 
 async def test_the_leader_dies_and_publishing_goes_on(
-    cluster: Service, new_trial: NewTrial, report: Report
+    cluster: Service, new_trial: NewTrial, note: Note
 ) -> None:
     client = await connected(cluster)
     js = client.jetstream(timeout=1)
@@ -79,9 +79,10 @@ async def test_the_leader_dies_and_publishing_goes_on(
             run.numbers["leaders killed"] += 1
             await asyncio.sleep(3)
     await client.close()
-    report.lines.append(
-        f"leader killed -> publishing again: median {statistics.median(waits):.2f} s,"
-        f" longest {max(waits):.2f} s, of {len(waits)}"
+    note(
+        f"a leader killed, publishing again: median {statistics.median(waits):.2f} s,"
+        f" longest {max(waits):.2f} s, of {len(waits)}",
+        {},
     )
 
 

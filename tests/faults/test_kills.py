@@ -10,7 +10,7 @@ from core.failpoints import Failpoint
 from tests.faults.conftest import NewTrial
 from tests.faults.nodes import Node
 from tests.faults.service import Service
-from tests.faults.trial import Report, charges_of
+from tests.faults.trial import Note, charges_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
@@ -94,7 +94,7 @@ async def test_a_postman_dies_around_the_sending(service: Service, new_trial: Ne
 
 
 async def test_a_job_of_a_killed_worker_runs_again_soon(
-    service: Service, new_trial: NewTrial, report: Report
+    service: Service, new_trial: NewTrial, note: Note
 ) -> None:
     nodes = service.replicas("gpu_worker")
     async with new_trial(service, normal=0, premium=4) as run:
@@ -104,9 +104,10 @@ async def test_a_job_of_a_killed_worker_runs_again_soon(
                 await node.until_ready()
     waits = _waits_of_lost_jobs(nodes)
     assert len(waits) >= 10
-    report.lines.append(
-        f"worker killed -> job done by another: median {statistics.median(waits):.2f} s,"
-        f" longest {max(waits):.2f} s, of {len(waits)}"
+    note(
+        f"a worker killed, its job done by another: median {statistics.median(waits):.2f} s,"
+        f" longest {max(waits):.2f} s, of {len(waits)}",
+        {},
     )
 
 

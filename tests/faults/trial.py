@@ -24,18 +24,8 @@ QUIET_SECONDS: Final = 200
 _DOWNLOADS: Final = 20
 
 
-@dataclass
-class Report:
-    """What all trials of a session come to, a line each."""
-
-    lines: list[str] = field(default_factory=list)
-    totals: Counter[str] = field(default_factory=Counter)
-
-    def add(self, name: str, seed: int, numbers: Counter[str]) -> None:
-        """Note a trial."""
-        self.totals.update(numbers)
-        told = ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
-        self.lines.append(f"{name} (seed {seed}): {told}")
+Note = Callable[[str, Mapping[str, int]], None]
+"""Takes a line of the report: what was done, and what that came to."""
 
 
 @dataclass
@@ -103,7 +93,7 @@ async def trial(
     *,
     seed: int,
     alone: Callable[[Parameters], Pixels],
-    report: Report,
+    note: Note,
     normal: int = 4,
     premium: int = 4,
     mailed: float = 0.3,
@@ -135,7 +125,7 @@ async def trial(
         history = await gather(service, clients, observer, alone=alone)
         found = await asyncio.to_thread(violations, history, repetitions=run.repetitions)
         run.numbers.update(_numbers(history, clients))
-        report.add(name, seed, run.numbers)
+        note(f"{name} (seed {seed})", run.numbers)
         listed = "\n".join(str(violation) for violation in found[:40])
         assert not found, f"{name}, seed {seed}: {len(found)} violations, {left} left open\n{listed}"
         await _download_some(clients, history, rng)
