@@ -68,6 +68,8 @@ class Node:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while self.pid is None or not await self._ready():
+            if self._keeper is not None and self._keeper.done():
+                self._keeper.result()
             if loop.time() > deadline:
                 tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
                 raise AssertionError(f"{self.name} is not ready after {seconds:g} s:\n{tail}")
@@ -83,7 +85,9 @@ class Node:
         _, late = await asyncio.wait({self._keeper}, timeout=seconds)
         if late:
             self.send(signal.SIGKILL)
-            await self._keeper
+            # One that has never begun has nothing to be killed.
+            await asyncio.wait({self._keeper}, timeout=1)
+            self._keeper.cancel()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process of this life, if there is one."""
@@ -160,7 +164,7 @@ class Nursery:
         self._module = module
         self._log = log
         self._process: Process | None = None
-        self._born: asyncio.Queue[int] = asyncio.Queue()
+        self._born: asyncio.Queue[int | None] = asyncio.Queue()
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._ordering = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
@@ -185,6 +189,7 @@ class Nursery:
         async with self._ordering:
             self._process.stdin.write(f"{json.dumps({'env': dict(env), 'log': str(log)})}\n".encode())
             pid = await self._born.get()
+        assert pid is not None, f"{self._module} cannot be imported:\n{self._log.read_text()}"
         return pid, self._ends[pid]
 
     async def close(self) -> None:
@@ -206,3 +211,4 @@ class Nursery:
             else:
                 self._ends[words["pid"]] = asyncio.get_running_loop().create_future()
                 self._born.put_nowait(words["pid"])
+        self._born.put_nowait(None)
