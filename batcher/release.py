@@ -1,8 +1,7 @@
 """Beats of the broker's clock become windows, and windows become jobs for the workers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from core.failpoints import Failpoint, reach
 from core.messages import Job
 from core.models import Window, WindowState
 from core.outbox import job_of
-from core.queue import Delivery, Lane, Queue, topology
+from core.queue import Delivery, Lane, Queue, signs_of_life, topology
 from core.repository import windows
 from core.repository.database import UNAVAILABLE, in_transaction
 from core.settings import WindowSettings
@@ -82,7 +81,7 @@ class Releaser:
         with structlog.contextvars.bound_contextvars(tick=tick.stored_at.isoformat()):
             try:
                 every = self._queue.ack_wait(topology.NORMAL_JOBS) / _SIGNS_OF_LIFE
-                async with _signs_of_life(lambda: [tick, *jobs.values()], every=every):
+                async with signs_of_life(lambda: [tick, *jobs.values()], every=every):
                     await self._follow(tick, jobs)
                 if jobs:
                     reach(Failpoint.WINDOW_BEFORE_SETTLE)
@@ -168,19 +167,3 @@ async def _for_each(messages: Iterable[Delivery], settle: Callable[[Delivery], A
     remaining = list(messages)
     for start in range(0, len(remaining), _IN_FLIGHT):
         await asyncio.gather(*(settle(message) for message in remaining[start : start + _IN_FLIGHT]))
-
-
-@asynccontextmanager
-async def _signs_of_life(held: Callable[[], Collection[Delivery]], *, every: float) -> AsyncIterator[None]:
-    """Keep messages from being delivered to somebody else for as long as the block runs. Seconds."""
-
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(every)
-            await asyncio.gather(*(message.in_progress() for message in held()))
-
-    keeping = asyncio.create_task(keep())
-    try:
-        yield
-    finally:
-        keeping.cancel()

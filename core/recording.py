@@ -1,6 +1,7 @@
 """The one way into a terminal state, and the loop that records what workers report."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +15,7 @@ from core.lifecycle import Delivery, GenerationState
 from core.messages import Outcome, Progress, Started, StoredImage, decode_result
 from core.models import Generation, LetterKind
 from core.outbox import write_letter
-from core.queue import Consumer, Queue
+from core.queue import Consumer, Queue, signs_of_life
 from core.queue import Delivery as Message
 from core.repository import erasures, generations, windows
 from core.repository.database import UNAVAILABLE, in_transaction
@@ -76,8 +77,12 @@ class Recorder:
     async def run(self, consumer: Consumer, *, stop: asyncio.Event) -> None:
         """Record what workers report until ``stop`` is set; the fetch under way then ends by itself."""
         while not stop.is_set():
-            for message in await consumer.fetch(_FETCH, wait=1):
-                await self._settle(message)
+            held = deque(await consumer.fetch(_FETCH, wait=1))
+            # The last of them may wait longer than the broker does, and would be recorded all over again.
+            async with signs_of_life(lambda held=held: list(held), every=consumer.ack_wait / 3):
+                while held:
+                    await self._settle(held[0])
+                    held.popleft()
 
     async def _settle(self, message: Message) -> None:
         try:

@@ -1,8 +1,8 @@
 """Reading from JetStream: fetches that survive lost consumers, and deliveries that are settled once."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -87,6 +87,27 @@ class Delivery:
             log.warning("answer_unconfirmed", answer=answer, subject=self.subject, error=repr(error))
 
 
+@asynccontextmanager
+async def signs_of_life(held: Callable[[], Collection[Delivery]], *, every: float) -> AsyncIterator[None]:
+    """Keep messages from being delivered to somebody else while the block runs, however long that takes.
+
+    Args:
+        held: those that are held at the moment.
+        every: seconds between two signs, well under the wait of their consumers.
+    """
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(every)
+            await asyncio.gather(*(message.in_progress() for message in held()))
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+
+
 class Consumer:
     """One durable consumer. What the broker does to it makes a fetch come back empty."""
 
@@ -95,6 +116,11 @@ class Consumer:
         self._spec = spec
         self._subscription: JetStreamContext.PullSubscription | None = None
         self.healthy = False
+
+    @property
+    def ack_wait(self) -> float:
+        """Seconds without a sign of life after which the broker gives a message to another reader."""
+        return self._spec.ack_wait
 
     async def fetch(self, count: int, *, wait: float = LONGEST_FETCH) -> list[Delivery]:
         """Up to ``count`` messages, as soon as there is one, or none after ``wait`` seconds.

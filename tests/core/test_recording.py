@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from tortoise import connections
 
@@ -17,6 +18,7 @@ from core.queue import Queue, topology
 from core.recording import Recorder
 from core.repository import windows
 from core.repository.database import in_transaction
+from core.settings import BrokerSettings, DatabaseSettings
 
 NewAccount = Callable[..., Awaitable[Account]]
 NewGeneration = Callable[..., Awaitable[Generation]]
@@ -248,6 +250,37 @@ async def test_the_result_of_a_second_run_is_dropped(
     assert sorted(image.key for image in await Image.all()) == sorted(
         f"generations/{each.id}/1/0.png" for each in (twice, after)
     )
+
+
+async def test_results_that_wait_longer_than_the_broker_does_are_not_delivered_again(
+    broker_settings: BrokerSettings,
+    database: DatabaseSettings,
+    new_account: NewAccount,
+    new_generation: NewGeneration,
+) -> None:
+    impatient = broker_settings.model_copy(update={"nats_ack_wait_seconds": 1})
+    queue = await Queue.connect(impatient, name="impatient")
+    await queue.declare()
+    account = await new_account()
+    generations = [await new_generation(account) for _ in range(3)]
+    for generation in generations:
+        await queue.publish_result(Tier.NORMAL, outcome(generation))
+
+    holder = await asyncpg.connect(database.database_url.get_secret_value())
+    locked = holder.transaction()
+    await locked.start()
+    await holder.execute("SELECT id FROM generation FOR UPDATE")
+    async with recording(queue), recording(queue):
+        # One of them holds results behind another that takes its time; the other one waits for more.
+        await asyncio.sleep(3 * queue.ack_wait(topology.NORMAL_RESULTS))
+        await locked.rollback()
+        await until_ended(*generations)
+    await holder.close()
+
+    info = await queue._js.consumer_info("RESULTS", topology.NORMAL_RESULTS.name)
+    assert info.delivered is not None
+    assert info.delivered.consumer_seq == len(generations)
+    await queue.close()
 
 
 async def test_a_message_that_is_no_result_and_one_for_nobody_hold_nothing_up(
