@@ -67,7 +67,7 @@ class Observer:
     async def _look(self) -> None:
         query = "SELECT id, state FROM generation WHERE account_id = ANY($1::uuid[]) AND state = ANY($2)"
         # PostgreSQL may be the one that is away.
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             for row in await _asked_of(self._service, query, self._accounts, _ENDED):
                 seen = (str(row["id"]), row["state"])
                 if seen not in self._seen:
