@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -79,7 +80,7 @@ class Recorder:
         while not stop.is_set():
             held = deque(await consumer.fetch(_FETCH, wait=1))
             # The last of them may wait longer than the broker does, and would be recorded all over again.
-            async with signs_of_life(lambda held=held: list(held), every=consumer.ack_wait / 3):
+            async with signs_of_life(partial(list, held), every=consumer.ack_wait / 3):
                 while held:
                     await self._settle(held[0])
                     held.popleft()
