@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 from batcher.letters.pictures import Album, Picture
+from core.accounts.reminders import Reminders
 from core.accounts.tokens import new_secret
 from core.clock import now
 from core.errors import NotFoundError
@@ -22,6 +23,7 @@ RESET_LIFETIME: Final = timedelta(hours=1)
 _SUBJECTS: Final = {
     "address_taken": "You already have an account",
     "premium_started": "Your premium time has started",
+    "premium_ends_soon": "Your premium time ends soon",
     "payment_failed": "Your payment did not arrive",
     "refund": "Your payment was refunded",
     "dispute": "Your payment was taken back",
@@ -39,12 +41,14 @@ class Contents:
     """What a letter says.
 
     ``subject`` is made of fixed words and numbers, never of anything that a customer wrote. ``values`` are
-    for the template of the letter's kind.
+    for the template of the letter's kind. ``unsubscribe`` is where one asks for no more of its kind; letters
+    that somebody's own doing has brought have none.
     """
 
     subject: str
     values: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    unsubscribe: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +65,19 @@ class Entry:
 class Author:
     """Writes letters."""
 
-    def __init__(self, *, album: Album, public_url: str) -> None:
+    def __init__(self, *, album: Album, reminders: Reminders, public_url: str) -> None:
         self._album = album
+        self._reminders = reminders
         self._public_url = public_url.rstrip("/")
 
-    async def write(self, letter: Letter) -> Contents:
-        """What a claimed letter says.
+    async def write(self, letter: Letter, *, attach: bool = True) -> Contents | None:
+        """What a claimed letter says, or nothing when it would not be true or welcome any more.
 
         A letter with a link makes a new token each time; the one that it made before stops working.
+
+        Args:
+            letter: with its account.
+            attach: whether pictures may be attached; otherwise all are links.
 
         Raises:
             NotFoundError: what the letter is about is not there any more.
@@ -87,7 +96,9 @@ class Author:
                     account, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
                 )
             case LetterKind.GENERATION_FINISHED | LetterKind.WINDOW_FINISHED:
-                return await self._pictures(await _told_of(letter, account))
+                return await self._pictures(await _told_of(letter, account), attach=attach)
+            case LetterKind.PREMIUM_ENDS_SOON:
+                return self._reminder(letter, account)
             case (
                 LetterKind.ADDRESS_TAKEN
                 | LetterKind.PREMIUM_STARTED
@@ -110,12 +121,24 @@ class Author:
         link = f"{self._public_url}/{page}?{urlencode({'token': token})}"
         return Contents(subject=subject, values={"link": link, "expires_at": expires_at})
 
-    async def _pictures(self, found: Sequence[Generation]) -> Contents:
+    def _reminder(self, letter: Letter, account: Account) -> Contents | None:
+        ends_at = datetime.fromisoformat(letter.parameters["ends_at"])
+        # Bought more, lost it, let the time pass or said no, since the row was written.
+        if account.premium_until != ends_at or ends_at <= now() or account.reminders_off_at is not None:
+            return None
+        link = self._reminders.link(account.id)
+        return Contents(
+            subject=_SUBJECTS[letter.kind.value],
+            values={"ends_at": ends_at, "unsubscribe": link},
+            unsubscribe=link,
+        )
+
+    async def _pictures(self, found: Sequence[Generation], *, attach: bool) -> Contents:
         told = [generation for generation in found if generation.state is not GenerationState.CANCELED]
         if not told:
             raise NotFoundError("What this letter is about is gone.")
         at = now()
-        album = await self._album.collect(told, at=at)
+        album = await self._album.collect(told, at=at, attach=attach)
         entries = [_entry(generation, album[generation.id]) for generation in told]
         pictures = [picture for entry in entries for picture in entry.pictures]
         failed = sum(entry.reason is not None for entry in entries)

@@ -69,19 +69,22 @@ class Album:
         self._limit = attachments_limit
         self.link_lifetime = link_lifetime
 
-    async def collect(self, asked: Sequence[Generation], *, at: datetime) -> dict[UUID, list[Picture]]:
+    async def collect(
+        self, asked: Sequence[Generation], *, at: datetime, attach: bool
+    ) -> dict[UUID, list[Picture]]:
         """The pictures of a letter's generations, by generation and in their order.
 
         Args:
             asked: the generations, in the order in which their pictures are attached while there is room.
             at: the moment from which links count.
+            attach: whether any picture may be attached; otherwise all are links.
 
         Raises:
             ServiceUnavailableError: the object store does not answer.
         """
         rows = await generations.images_of([generation.id for generation in asked])
         album: dict[UUID, list[Picture]] = {generation.id: [] for generation in asked}
-        room = self._limit
+        room = self._limit if attach else 0
         for generation in asked:
             for image in (row for row in rows if row.generation_id == generation.id):
                 picture = await self._fetch(generation, image, room=room, at=at)

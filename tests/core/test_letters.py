@@ -70,7 +70,7 @@ async def test_a_postponed_letter_is_due_at_its_time(new_account: NewAccount) ->
     [letter] = await claim()
     due_at = now() + timedelta(seconds=30)
 
-    await letters.mark_retry(letter.id, due_at=due_at, error="busy")
+    await letters.mark_retry(letter, due_at=due_at, error="busy")
 
     assert await claim(at=due_at - timedelta(seconds=1)) == []
     [again] = await claim(at=due_at)
@@ -82,8 +82,8 @@ async def test_sent_and_failed_letters_are_never_claimed_again(new_account: NewA
     for _ in range(2):
         await write_letter(account.id, LetterKind.PREMIUM_STARTED)
     sent, failed = await claim()
-    await letters.mark_sent(sent.id, at=now())
-    await letters.mark_failed(failed.id, error="no such mailbox")
+    await letters.mark_sent(sent, at=now())
+    await letters.mark_failed(failed, error="no such mailbox")
 
     assert await claim(at=now() + timedelta(days=30)) == []
     assert (await Letter.get(id=sent.id)).sent_at is not None
@@ -94,7 +94,7 @@ async def test_a_failed_letter_can_be_given_a_new_round_of_attempts(new_account:
     await write_letter((await new_account()).id, LetterKind.PREMIUM_STARTED)
     [letter] = await claim()
     assert not await letters.retry(letter.id, now=now())
-    await letters.mark_failed(letter.id, error="no")
+    await letters.mark_failed(letter, error="no")
 
     assert await letters.retry(letter.id, now=now())
 
@@ -107,7 +107,7 @@ async def test_the_newest_letters_are_listed_by_state(new_account: NewAccount) -
     for kind in (LetterKind.VERIFY_EMAIL, LetterKind.PREMIUM_STARTED):
         await write_letter(account.id, kind)
     [oldest] = await claim(limit=1)
-    await letters.mark_failed(oldest.id, error="no")
+    await letters.mark_failed(oldest, error="no")
 
     listed = await letters.recent(state=None, limit=10)
     assert [letter.kind for letter in listed] == [LetterKind.PREMIUM_STARTED, LetterKind.VERIFY_EMAIL]
