@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from email.message import EmailMessage
 from functools import partial
@@ -201,6 +201,8 @@ async def _kept(letter: Letter) -> AsyncIterator[None]:
         yield
     finally:
         renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
 
 
 def _require_claim(letter: Letter) -> None:

@@ -1,12 +1,13 @@
 """Letters in PostgreSQL: claimed by one, sent, marked."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from core.clock import now
 from core.models import Account, Letter, LetterKind, LetterState
-from core.outbox import write_letter
+from core.outbox import write_farewell, write_letter, write_letter_if_known
 from core.repository import letters
 from core.repository.database import in_transaction
 
@@ -15,9 +16,11 @@ NewAccount = Callable[..., Awaitable[Account]]
 LEASE = timedelta(minutes=2)
 
 
-async def claim(*, at: datetime | None = None, limit: int = 10) -> list[Letter]:
+async def claim(
+    *, at: datetime | None = None, limit: int = 10, but_not_to: Sequence[str] = ()
+) -> list[Letter]:
     async with in_transaction():
-        return await letters.claim(now=at or now(), lease=LEASE, limit=limit)
+        return await letters.claim(now=at or now(), lease=LEASE, limit=limit, but_not_to=but_not_to)
 
 
 async def test_a_claimed_letter_comes_with_its_account_and_counts_the_attempt(
@@ -109,7 +112,50 @@ async def test_the_newest_letters_are_listed_by_state(new_account: NewAccount) -
     [oldest] = await claim(limit=1)
     await letters.mark_failed(oldest, error="no")
 
-    listed = await letters.recent(state=None, limit=10)
+    listed = await letters.recent(limit=10)
     assert [letter.kind for letter in listed] == [LetterKind.PREMIUM_STARTED, LetterKind.VERIFY_EMAIL]
     [failed] = await letters.recent(state=LetterState.FAILED, limit=10)
     assert failed.address == account.email
+    [verification] = await letters.recent(kind=LetterKind.VERIFY_EMAIL, limit=10)
+    assert verification.id == failed.id
+    assert await letters.recent(account_id=uuid4(), limit=10) == []
+    assert len(await letters.recent(account_id=account.id, limit=10)) == 2
+
+
+async def test_all_failed_letters_of_a_kind_or_an_account_are_sent_once_more(new_account: NewAccount) -> None:
+    one, other = await new_account(), await new_account()
+    for account in (one, other):
+        for kind in (LetterKind.VERIFY_EMAIL, LetterKind.PREMIUM_STARTED):
+            await write_letter(account.id, kind)
+    for letter in await claim():
+        await letters.mark_failed(letter, error="no")
+
+    retried = await letters.retry_all(kind=LetterKind.VERIFY_EMAIL, account_id=one.id, now=now())
+
+    assert retried == 1
+    [again] = await claim()
+    assert (again.account_id, again.kind, again.attempts) == (one.id, LetterKind.VERIFY_EMAIL, 1)
+    assert await letters.retry_all(kind=None, account_id=None, now=now()) == 3
+
+
+async def test_no_letter_is_claimed_for_a_domain_that_has_enough(new_account: NewAccount) -> None:
+    for email in ("a@busy.example", "b@Busy.example", "c@calm.example"):
+        await write_letter((await new_account(email)).id, LetterKind.PREMIUM_STARTED)
+    await write_farewell("d@BUSY.example")
+    await write_letter_if_known("nobody@busy.example", LetterKind.RESET_PASSWORD)
+
+    claimed = await claim(but_not_to=["busy.example"])
+
+    assert sorted(letter.address or "" for letter in claimed) == ["", "c@calm.example"]
+    assert len(await claim()) == 3
+
+
+async def test_what_waits_is_counted_with_its_oldest(new_account: NewAccount) -> None:
+    assert await letters.waiting() == (0, None)
+    account = await new_account()
+    for _ in range(3):
+        await write_letter(account.id, LetterKind.PREMIUM_STARTED)
+    oldest, *_ = await Letter.all().order_by("created_at")
+    assert await letters.waiting() == (3, oldest.created_at)
+    await letters.mark_sent(oldest, at=now())
+    assert (await letters.waiting())[0] == 2
