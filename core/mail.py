@@ -192,6 +192,8 @@ class Mailer:
 def deliverable(address: str) -> str:
     """An address as mail servers know it: a domain of other letters than ASCII in its ASCII form."""
     local, _, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
     try:
         return f"{local}@{idna.encode(domain, uts46=True).decode()}"
     except idna.IDNAError:

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from batcher.letters.postman import Postman
+from core.accounts.reminders import Reminders
 from core.accounts.tokens import hash_secret
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Tier
@@ -427,6 +428,61 @@ async def test_premium_time_is_confirmed_with_its_end(
     [letter] = delivered()
     for words in (text_of(letter), _Words(html_of(letter)).words):
         assert "until 9 March 2031, 14:05 UTC" in words
+
+
+ENDS_AT = datetime(2131, 3, 9, 14, 5, 33, 123456, tzinfo=UTC)
+
+
+async def test_a_reminder_says_when_premium_ends_and_how_to_be_rid_of_reminders(
+    new_account: NewAccount, postman: Postman, delivered: Delivered, link_settings: LinkSettings
+) -> None:
+    account = await new_account(premium_until=ENDS_AT)
+    await write_letter(account.id, LetterKind.PREMIUM_ENDS_SOON, {"ends_at": ENDS_AT.isoformat()})
+
+    await send_all(postman)
+
+    [letter] = delivered()
+    assert letter["Subject"] == "Your premium time ends soon"
+    for words in (text_of(letter), _Words(html_of(letter)).words):
+        assert "premium until 9 March 2131, 14:05 UTC" in " ".join(words.split())
+    link = re.fullmatch(
+        r"<(https://darkroom\.example/unsubscribe\?token=([0-9a-f]{96}))>", letter["List-Unsubscribe"]
+    )
+    assert link is not None
+    assert letter["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert Reminders(link_settings).read(link[2]) == account.id
+    assert link[1] in text_of(letter)
+    assert f'href="{link[1]}"' in html_of(letter)
+
+
+@pytest.mark.parametrize("changed", ["extended", "unwanted"])
+async def test_a_reminder_that_is_not_true_or_welcome_any_more_does_not_leave(
+    new_account: NewAccount, postman: Postman, delivered: Delivered, changed: str
+) -> None:
+    account = await new_account(premium_until=ENDS_AT)
+    await write_letter(account.id, LetterKind.PREMIUM_ENDS_SOON, {"ends_at": ENDS_AT.isoformat()})
+    if changed == "extended":
+        await Account.all().update(premium_until=ENDS_AT + timedelta(days=30))
+    else:
+        await accounts.set_reminders_off(account.id, at=now())
+
+    await send_all(postman)
+
+    assert delivered() == []
+    assert await Letter.all().count() == 0
+
+
+async def test_letters_that_somebodys_own_doing_brings_have_no_way_to_be_rid_of_them(
+    new_account: NewAccount, postman: Postman, delivered: Delivered
+) -> None:
+    account = await new_account()
+    for kind in (LetterKind.VERIFY_EMAIL, LetterKind.RESET_PASSWORD, LetterKind.PREMIUM_STARTED):
+        await write_letter(account.id, kind)
+
+    await send_all(postman)
+
+    assert len(delivered()) == 3
+    assert all(name not in letter for letter in delivered() for name in ("List-Unsubscribe", "Precedence"))
 
 
 @pytest.mark.parametrize(

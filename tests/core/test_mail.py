@@ -252,7 +252,7 @@ async def test_a_letter_beyond_the_announced_size_is_not_even_offered(mailbox: P
     [
         ("ada@bücher.example", "ada@xn--bcher-kva.example"),
         ("ada@Straße.example", "ada@xn--strae-oqa.example"),
-        ("Ada@Example.com", "Ada@example.com"),
+        ("Ada@Example.com", "Ada@Example.com"),
         ("ada@darkroom.local", "ada@darkroom.local"),
     ],
 )
