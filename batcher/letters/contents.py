@@ -35,6 +35,9 @@ _SUBJECTS: Final = {
 _PROMPT_SHOWN = 400
 """Characters of a prompt in a letter: mail readers cut letters whose text is too long."""
 
+_PROMPTS_SHOWN = 8_000
+"""Of all prompts together; each gets as much of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
@@ -139,7 +142,8 @@ class Author:
             raise NotFoundError("What this letter is about is gone.")
         at = now()
         album = await self._album.collect(told, at=at, attach=attach)
-        entries = [_entry(generation, album[generation.id]) for generation in told]
+        shown = min(_PROMPT_SHOWN, _PROMPTS_SHOWN // len(told))
+        entries = [_entry(generation, album[generation.id], shown=shown) for generation in told]
         pictures = [picture for entry in entries for picture in entry.pictures]
         failed = sum(entry.reason is not None for entry in entries)
         return Contents(
@@ -147,6 +151,8 @@ class Author:
             values={
                 "entries": entries,
                 "pictures": len(pictures),
+                # One alone gets the whole width, more stand side by side.
+                "column": 534 if len(pictures) == 1 else 258,
                 "linked": sum(picture.link is not None for picture in pictures),
                 "failed": failed,
                 "links_until": at + self._album.link_lifetime,
@@ -181,11 +187,11 @@ def _subject(pictures: int, failed: int) -> str:
     return "Your picture is ready" if pictures == 1 else f"Your {pictures} pictures are ready"
 
 
-def _entry(generation: Generation, pictures: Sequence[Picture]) -> Entry:
+def _entry(generation: Generation, pictures: Sequence[Picture], *, shown: int) -> Entry:
     succeeded = generation.state is GenerationState.SUCCEEDED
     return Entry(
-        prompt=_shortened(generation.prompt),
-        negative_prompt=_shortened(generation.negative_prompt),
+        prompt=_shortened(generation.prompt, shown),
+        negative_prompt=_shortened(generation.negative_prompt, shown // 2),
         parameters=[
             ("Model", generation.model),
             ("Size", f"{generation.width} × {generation.height}"),  # noqa: RUF001 - the sign is meant
@@ -198,6 +204,6 @@ def _entry(generation: Generation, pictures: Sequence[Picture]) -> Entry:
     )
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, shown: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _PROMPT_SHOWN else f"{text[:_PROMPT_SHOWN].rstrip()}…"
+    return text if len(text) <= shown else f"{text[:shown].rstrip()}…"
