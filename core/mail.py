@@ -106,7 +106,7 @@ class Mailer:
             raise _translated(error) from error
         except (aiosmtplib.SMTPException, OSError) as error:
             connection.client.close()
-            raise LetterPostponedError(f"mail server: {error!r}") from error
+            raise LetterPostponedError(f"mail server: {_reason(error)}") from error
         except LetterRefusedError:
             self._keep(connection)
             raise
@@ -226,6 +226,12 @@ def _translated(error: aiosmtplib.SMTPResponseException) -> DarkroomError:
 
 
 def _reason(error: Exception) -> str:
+    """An answer or its absence in words that a row, a log and a customer can take."""
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return " ".join(f"{error.code} {error.message}".split())[:_LONGEST_REASON]
+        words = " ".join(f"{error.code} {error.message}".split())[:_LONGEST_REASON]
+        return "".join(character if character.isprintable() else "?" for character in words)
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, aiosmtplib.SMTPServerDisconnected):
+        return "it broke the connection off"
     return repr(error)

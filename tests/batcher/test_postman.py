@@ -180,6 +180,23 @@ async def test_a_refusal_for_good_is_final_and_shown_on_the_account_until_a_lett
     assert (account.bounced_at, account.bounce_reason) == (None, None)
 
 
+async def test_what_a_mail_server_says_is_kept_whatever_it_is_made_of(
+    new_account: NewAccount, new_postman: Callable[..., Postman], serve_mail: ServeMail
+) -> None:
+    _, mail = await serve_mail(always("550 no\x00body\x1b[2J " + "very long " * 100))
+    account = await new_account()
+    await write_letter(account.id, LetterKind.ADDRESS_TAKEN)
+
+    [letter] = await claimed()
+    await new_postman(mail=mail).deliver(letter)
+
+    failed = await only_letter()
+    assert (failed.error or "").startswith("550 no?body?[2J very long")
+    assert len(failed.error or "") == 500
+    await account.refresh_from_db()
+    assert account.bounce_reason == failed.error
+
+
 async def test_without_a_mail_server_letters_wait_and_no_attempt_is_counted(
     new_account: NewAccount, new_postman: Callable[..., Postman]
 ) -> None:
