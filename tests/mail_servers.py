@@ -42,8 +42,7 @@ class Receiver(MaildirHandler):
     """Keeps what the test lets through, and remembers what came.
 
     Attributes:
-        connections: how many were opened.
-        quits: how many of them ended with a goodbye.
+        quits: how many connections ended with a goodbye.
         senders: what stood in MAIL, one for each letter.
         recipients: what stood in RCPT, one for each letter.
         offered: for whom letters came as a whole.
@@ -56,7 +55,6 @@ class Receiver(MaildirHandler):
         super().__init__(folder)
         self._answers = {"mail": at_mail, "rcpt": at_rcpt, "data": at_data}
         self.released = asyncio.Event()
-        self.connections = 0
         self.quits = 0
         self.senders: list[str] = []
         self.recipients: list[str] = []
@@ -64,6 +62,11 @@ class Receiver(MaildirHandler):
         self.encrypted: list[bool] = []
         self.names: list[object] = []
         self.transports: list[asyncio.Transport] = []
+
+    @property
+    def connections(self) -> int:
+        """How many were opened."""
+        return len(self.transports)
 
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's hook
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
@@ -86,7 +89,9 @@ class Receiver(MaildirHandler):
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
         [recipient] = envelope.rcpt_tos
         self.offered.append(recipient)
-        self.encrypted.append(session.ssl is not None or bool(server.transport.get_extra_info("sslcontext")))
+        self.encrypted.append(
+            self.transports[-1].get_extra_info("sslcontext") is not None or bool(session.ssl)
+        )
         self.names.append(session.auth_data)
         said = await self._say("data", server, len(self.offered), recipient)
         return said or await super().handle_DATA(server, session, envelope)
@@ -100,8 +105,20 @@ class Receiver(MaildirHandler):
         if said == HANG:
             await self.released.wait()
         elif said == DROP:
+            assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
         return said if said not in {HANG, DROP} else "451 never mind"
+
+
+class _Server(SMTP):
+    """Tells its receiver of connections."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # After STARTTLS it is told of the same one again.
+        if self.session is None:
+            assert isinstance(transport, asyncio.Transport)
+            self.event_handler.transports.append(transport)
+        super().connection_made(transport)
 
 
 def authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
@@ -125,23 +142,14 @@ async def mail_server(
     """A server until the block ends, and the settings to reach it. ``options`` are aiosmtpd's."""
     receiver = Receiver(folder, at_mail=at_mail, at_rcpt=at_rcpt, at_data=at_data)
 
-    def factory() -> SMTP:
-        if security == "starttls" and offers_tls:
-            options["tls_context"] = tls
-        protocol = SMTP(receiver, hostname="tests", timeout=60, **options)
-        connection_made = protocol.connection_made
-
-        def made(transport: asyncio.BaseTransport) -> None:
-            if transport not in receiver.transports and not protocol.session:
-                receiver.connections += 1
-                receiver.transports.append(transport)  # type: ignore[arg-type] # of TCP
-            connection_made(transport)
-
-        protocol.connection_made = made  # type: ignore[method-assign] # only counts
-        return protocol
+    if security == "starttls" and offers_tls:
+        options["tls_context"] = tls
 
     server = await asyncio.get_running_loop().create_server(
-        factory, "127.0.0.1", 0, ssl=tls if security == "tls" else None
+        lambda: _Server(receiver, hostname="tests", timeout=60, **options),
+        "127.0.0.1",
+        0,
+        ssl=tls if security == "tls" else None,
     )
     port = server.sockets[0].getsockname()[1]
     try:

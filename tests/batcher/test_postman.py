@@ -177,7 +177,8 @@ async def test_a_refusal_for_good_is_final_and_shown_on_the_account_until_a_lett
     [again] = await claimed()
     await postman.deliver(again)
     await account.refresh_from_db()
-    assert (account.bounced_at, account.bounce_reason) == (None, None)
+    assert not account.bounced_at
+    assert not account.bounce_reason
 
 
 async def test_what_a_mail_server_says_is_kept_whatever_it_is_made_of(
@@ -214,7 +215,7 @@ async def test_letters_leave_once_the_mail_server_is_there_and_it_is_asked_by_on
     new_account: NewAccount, new_postman: Callable[..., Postman], serve_mail: ServeMail
 ) -> None:
     async def closed_at_first(number: int, recipient: str) -> str | None:
-        return "451 4.3.0 starting up" if number <= 2 else None
+        return "451 4.3.0 starting up" if number == 1 else None
 
     receiver, mail = await serve_mail(at_mail=closed_at_first)
     mail = mail.model_copy(update={"smtp_connections": 1})
@@ -224,7 +225,7 @@ async def test_letters_leave_once_the_mail_server_is_there_and_it_is_asked_by_on
     async with running(new_postman(mail=mail)):
         await all_sent()
 
-    assert len(receiver.senders) == 8
+    assert len(receiver.senders) == 7
     assert await Letter.filter(attempts=1).count() == 6
     assert await Account.exclude(bounced_at=None).count() == 0
 
@@ -395,7 +396,8 @@ async def test_who_slept_through_the_end_of_its_claim_sends_nothing_and_changes_
     await letters.keep(asleep, until=now() + timedelta(hours=1))
 
     row = await only_letter()
-    assert (row.state, row.attempts, row.error) == (LetterState.CLAIMED, 2, None)
+    assert (row.state, row.attempts) == (LetterState.CLAIMED, 2)
+    assert not row.error
     assert row.claimed_until == awake.claimed_until
     await new_postman().deliver(awake)
     assert (await only_letter()).state is LetterState.SENT

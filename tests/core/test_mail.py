@@ -8,6 +8,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 import trustme
@@ -201,7 +202,8 @@ async def test_what_a_server_says_is_about_the_letter_the_address_or_the_server(
     async def once(number: int, recipient: str) -> str | None:
         return answer if number == 1 else None
 
-    async with mail_server(mailbox, **{f"at_{stage}": once}) as (_, settings):
+    answers: dict[str, Any] = {f"at_{stage}": once}
+    async with mail_server(mailbox, **answers) as (_, settings):
         mailer = Mailer(
             settings.model_copy(update={"smtp_timeout_seconds": 0.3, "smtp_acceptance_seconds": 0.3})
         )
