@@ -68,6 +68,9 @@ class Postman:
         self._traffic = Traffic(connections=mailer.connections)
         self._writing = asyncio.Semaphore(_WRITTEN_AT_ONCE)
         self._claim_at = now()
+        # Beside which full domains nothing was found, and when to look there again.
+        self._searched: frozenset[str] = frozenset()
+        self._search_at = now()
 
     async def run(self, *, stop: asyncio.Event) -> None:
         """Send what is due until ``stop`` is set; letters under way are finished first, unless they hang."""
@@ -157,18 +160,21 @@ class Postman:
         self._traffic.leave(letter)
 
     async def _claim(self) -> Letter | None:
-        if self._traffic.closed_for or not self._traffic.has_room or now() < self._claim_at:
+        moment, full = now(), self._traffic.full_domains()
+        if self._traffic.closed_for or not self._traffic.has_room or moment < self._claim_at:
+            return None
+        if full and full == self._searched and moment < self._search_at:
             return None
         try:
-            async with in_transaction():
-                claimed = await letters.claim(
-                    now=now(), lease=LEASE, limit=1, but_not_to=self._traffic.full_domains()
-                )
+            claimed = await letters.claim(now=moment, lease=LEASE, limit=1, but_not_to=full)
         except UNAVAILABLE as error:
             log.warning("letters_postponed", error=repr(error))
             self._claim_at = now() + _AFTER_OUTAGE
             return None
-        return claimed[0] if claimed else None
+        if claimed:
+            return claimed[0]
+        self._searched, self._search_at = full, moment + timedelta(seconds=_PAUSE)
+        return None
 
     async def _rest(self, stop: asyncio.Event, under_way: set[asyncio.Task[None]]) -> None:
         """Wait until there may be another letter, or room for it."""
@@ -235,10 +241,9 @@ async def _fail(letter: Letter, reason: str, *, bounced: bool = False) -> None:
 
 async def _mark_sent(letter: Letter) -> None:
     at = now()
-    async with in_transaction():
-        await letters.mark_sent(letter, at=at)
-        if letter.account is not None and letter.account.bounced_at is not None:
-            await accounts.forget_bounce(letter.account.id)
+    await letters.mark_sent(letter, at=at)
+    if letter.account is not None and letter.account.bounced_at is not None:
+        await accounts.forget_bounce(letter.account.id)
     LETTER_SECONDS.labels(kind=letter.kind.value).observe((at - letter.created_at).total_seconds())
 
 

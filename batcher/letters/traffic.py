@@ -42,13 +42,13 @@ class Traffic:
         """Whether another letter may set out."""
         return self._under_way.total() < (1 if self._failures else self._connections)
 
-    def full_domains(self) -> list[str]:
+    def full_domains(self) -> frozenset[str]:
         """The domains to which no other letter may set out, in lower case."""
-        return [
+        return frozenset(
             domain
             for domain, letters in self._under_way.items()
             if letters >= (1 if domain in self._slow else self._share)
-        ]
+        )
 
     def enter(self, letter: Letter) -> None:
         """A letter sets out."""

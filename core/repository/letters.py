@@ -15,12 +15,18 @@ _ADD_FOR_KEY: Final = """
     VALUES ($1, (SELECT id FROM account WHERE email_key = $2), $3, '{}', $4, 'PENDING', 0, $5, $5)
 """
 
-_DUE: Final = """
-    SELECT letter.id FROM letter LEFT JOIN account ON account.id = letter.account_id
-     WHERE (letter.state = 'PENDING' AND letter.due_at <= $1
-            OR letter.state = 'CLAIMED' AND letter.claimed_until < $1)
-       AND split_part(coalesce(account.email_key, lower(letter.recipient), ''), '@', -1) <> ALL ($2::text[])
-     ORDER BY letter.due_at LIMIT $3 FOR UPDATE OF letter SKIP LOCKED
+_CLAIM: Final = """
+    WITH due AS MATERIALIZED (
+        SELECT letter.id FROM letter LEFT JOIN account ON account.id = letter.account_id
+         WHERE (letter.state = 'PENDING' AND letter.due_at <= $1
+                OR letter.state = 'CLAIMED' AND letter.claimed_until < $1)
+           AND split_part(coalesce(account.email_key, lower(letter.recipient), ''), '@', -1)
+               <> ALL ($2::text[])
+         ORDER BY letter.due_at LIMIT $3 FOR UPDATE OF letter SKIP LOCKED
+    )
+    UPDATE letter SET state = 'CLAIMED', claimed_until = $4, attempts = attempts + 1
+      FROM due WHERE letter.id = due.id
+    RETURNING letter.id
 """
 
 _WAITING: Final = """
@@ -57,20 +63,18 @@ async def drop(letter_id: UUID) -> None:
 async def claim(
     *, now: datetime, lease: timedelta, limit: int, but_not_to: Collection[str] = ()
 ) -> list[Letter]:
-    """Letters that are due, for this process alone until the lease ends, with accounts. In a transaction.
+    """Letters that are due, for this process alone until the lease ends, with accounts.
 
     A letter whose claimer died is due again when its lease has ended. ``but_not_to`` are domains in lower
     case to which none is claimed.
     """
-    rows = await connections.get("default").execute_query_dict(_DUE, [now, list(but_not_to), limit])
-    letters = await Letter.filter(id__in=[row["id"] for row in rows]).order_by("due_at")
-    for letter in letters:
-        letter.state = LetterState.CLAIMED
-        letter.claimed_until = now + lease
-        letter.attempts += 1
-        await letter.save(update_fields=["state", "claimed_until", "attempts"])
-    await Letter.fetch_for_list(letters, "account")
-    return letters
+    rows = await connections.get("default").execute_query_dict(
+        _CLAIM, [now, list(but_not_to), limit, now + lease]
+    )
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    return await Letter.filter(id__in=ids).select_related("account").order_by("due_at")
 
 
 async def keep(letter: Letter, *, until: datetime) -> None:

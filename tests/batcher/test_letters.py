@@ -42,8 +42,7 @@ async def put_in_window(*generations: Generation) -> None:
 
 
 async def send_all(postman: Postman) -> None:
-    async with in_transaction():
-        claimed = await letters.claim(now=now(), lease=timedelta(minutes=2), limit=50)
+    claimed = await letters.claim(now=now(), lease=timedelta(minutes=2), limit=50)
     for letter in claimed:
         await postman.deliver(letter)
 

@@ -31,7 +31,6 @@ from core.clock import now
 from core.models import Account, Generation, Letter, LetterKind, LetterState
 from core.outbox import write_letter
 from core.repository import letters
-from core.repository.database import in_transaction
 from core.settings import MailSettings
 from tests.mail_servers import DROP, HANG, Answer, Receiver, always, mail_server, yes
 
@@ -56,8 +55,7 @@ async def serve_mail(mailbox: Path) -> AsyncIterator[ServeMail]:
 
 
 async def claimed(*, at: datetime | None = None, limit: int = 10) -> list[Letter]:
-    async with in_transaction():
-        return await letters.claim(now=at or now(), lease=LEASE, limit=limit)
+    return await letters.claim(now=at or now(), lease=LEASE, limit=limit)
 
 
 async def claimed_by_two() -> tuple[Letter, Letter]:

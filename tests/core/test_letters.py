@@ -9,7 +9,6 @@ from core.clock import now
 from core.models import Account, Letter, LetterKind, LetterState
 from core.outbox import write_farewell, write_letter, write_letter_if_known
 from core.repository import letters
-from core.repository.database import in_transaction
 
 NewAccount = Callable[..., Awaitable[Account]]
 
@@ -19,8 +18,7 @@ LEASE = timedelta(minutes=2)
 async def claim(
     *, at: datetime | None = None, limit: int = 10, but_not_to: Sequence[str] = ()
 ) -> list[Letter]:
-    async with in_transaction():
-        return await letters.claim(now=at or now(), lease=LEASE, limit=limit, but_not_to=but_not_to)
+    return await letters.claim(now=at or now(), lease=LEASE, limit=limit, but_not_to=but_not_to)
 
 
 async def test_a_claimed_letter_comes_with_its_account_and_counts_the_attempt(
