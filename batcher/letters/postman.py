@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from email.message import EmailMessage
 from functools import partial
@@ -82,11 +82,12 @@ class Postman:
                 if letter is None:
                     await self._rest(stop, under_way)
                     continue
-                self._traffic.enter(letter)
+                address = letter.address or ""
+                self._traffic.enter(address)
                 task = tasks.create_task(self.deliver(letter))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                task.add_done_callback(partial(self._come_back, letter))
+                task.add_done_callback(partial(self._come_back, address))
             if under_way:
                 await asyncio.wait(under_way, timeout=_DRAIN_SECONDS)
             for task in list(under_way):
@@ -103,19 +104,19 @@ class Postman:
             elif letter.attempts > MAX_ATTEMPTS:
                 await _fail(letter, "Every attempt ended together with its process.")
             else:
-                await self._attempt(letter)
+                await self._attempt(letter, letter.address)
 
-    async def _attempt(self, letter: Letter) -> None:
+    async def _attempt(self, letter: Letter, address: str) -> None:
         try:
             async with _kept(letter):
                 sent = await self._send(letter)
         except LetterRefusedError as error:
-            self._traffic.answered(letter)
+            self._traffic.answered(address)
             await _fail(letter, str(error), bounced=True)
         except MailServerUnavailableError as error:
             await self._hand_back(letter, error)
         except LetterPostponedError as error:
-            self._traffic.hung(letter)
+            self._traffic.hung(address)
             await _postpone(letter, error, bounced=True)
         except (ServiceUnavailableError, *UNAVAILABLE) as error:
             await _postpone(letter, error)
@@ -126,7 +127,7 @@ class Postman:
             await _fail(letter, repr(error))
         else:
             if sent:
-                self._traffic.answered(letter)
+                self._traffic.answered(address)
                 await _note(letter, "sent", lambda: _mark_sent(letter))
             else:
                 await _note(letter, "dropped", lambda: letters.drop(letter.id))
@@ -156,8 +157,8 @@ class Postman:
                 return None
             return await asyncio.to_thread(self._renderer.render, letter, contents, at=now())
 
-    def _come_back(self, letter: Letter, _: asyncio.Task[None]) -> None:
-        self._traffic.leave(letter)
+    def _come_back(self, address: str, _: asyncio.Task[None]) -> None:
+        self._traffic.leave(address)
 
     async def _claim(self) -> Letter | None:
         moment, full = now(), self._traffic.full_domains()
@@ -207,8 +208,8 @@ async def _kept(letter: Letter) -> AsyncIterator[None]:
         yield
     finally:
         renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewing
+        # Whatever became of it must not be taken for what became of the letter.
+        await asyncio.wait((renewing,))
 
 
 def _require_claim(letter: Letter) -> None:

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Final
 
 from core.clock import now
-from core.models import Letter
 
 FIRST_REST: Final = timedelta(seconds=1)
 LONGEST_REST: Final = timedelta(seconds=30)
@@ -50,25 +49,25 @@ class Traffic:
             if letters >= (1 if domain in self._slow else self._share)
         )
 
-    def enter(self, letter: Letter) -> None:
-        """A letter sets out."""
-        self._under_way[_domain(letter)] += 1
+    def enter(self, address: str) -> None:
+        """A letter to an address sets out."""
+        self._under_way[_domain(address)] += 1
 
-    def leave(self, letter: Letter) -> None:
+    def leave(self, address: str) -> None:
         """It is back, whatever came of it."""
-        domain = _domain(letter)
+        domain = _domain(address)
         self._under_way[domain] -= 1
         if not self._under_way[domain]:
             del self._under_way[domain]
 
-    def answered(self, letter: Letter) -> None:
-        """The mail server said yes or no to it."""
-        self._slow.discard(_domain(letter))
+    def answered(self, address: str) -> None:
+        """The mail server said yes or no to a letter for an address."""
+        self._slow.discard(_domain(address))
         self._failures = 0
 
-    def hung(self, letter: Letter) -> None:
-        """The mail server could be spoken to, and did not take it now."""
-        self._slow.add(_domain(letter))
+    def hung(self, address: str) -> None:
+        """The mail server could be spoken to, and did not take one now."""
+        self._slow.add(_domain(address))
         self._failures = 0
 
     def lost_server(self) -> timedelta:
@@ -80,5 +79,5 @@ class Traffic:
         return self.closed_for
 
 
-def _domain(letter: Letter) -> str:
-    return (letter.address or "").rpartition("@")[2].lower()
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower()

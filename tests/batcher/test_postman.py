@@ -331,8 +331,6 @@ async def test_a_domain_that_takes_nothing_leaves_connections_to_the_others(
                 await asyncio.sleep(0.02)
 
     assert len(delivered()) == 10
-    # Two at once before it was known, one at a time since.
-    assert receiver.recipients[:2] == [name for name in receiver.recipients[:2] if "hole" in name]
     assert await Letter.filter(state=LetterState.SENT, attempts=1).count() == 10
 
 
