@@ -100,7 +100,11 @@ async def test_an_operator_deletes_an_account(environment: dict[str, str]) -> No
     deleted = darkroom(environment, "account", "delete", "A@example.org", "--yes")
     assert deleted.returncode == 0, deleted.stderr
     assert "there is no account" in darkroom(environment, "account", "show", "a@example.org").stderr
-    assert darkroom(environment, "letter", "list").stdout.split()[-2:] == ["account_deleted", "a@example.org"]
+    assert darkroom(environment, "letter", "list").stdout.split()[-3:] == [
+        "account_deleted",
+        "0",
+        "a@example.org",
+    ]
 
 
 async def test_an_operator_looks_for_letters_and_sends_failed_ones_again(
