@@ -25,6 +25,7 @@ from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
+from core.accounts.reminders import Reminders
 from core.accounts.sessions import Sessions
 from core.accounts.stripe import StripePayments
 from core.accounts.tokens import AccessTokens
@@ -94,6 +95,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     )
     return Services(
         registration=Registration(passwords=passwords, limiter=limiter),
+        reminders=Reminders(settings.links),
         sessions=sessions,
         closing=Closing(sessions=sessions),
         vouchers=Vouchers(limiter=limiter),

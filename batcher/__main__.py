@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from batcher import reminders
 from batcher.letters.contents import Author
 from batcher.letters.pictures import Album
 from batcher.letters.postman import Postman
@@ -17,6 +18,7 @@ from batcher.retention import Retention
 from batcher.settings import BatcherSettings
 from core import telemetry
 from core.accounts.erasing import AccountEraser
+from core.accounts.reminders import Reminders
 from core.clock import pause
 from core.errors import DarkroomError
 from core.mail import Mailer
@@ -110,6 +112,7 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
             reconciler.run(stop=stop),
             postman.run(stop=stop),
             retention.run(stop=stop),
+            reminders.run(lead=timedelta(days=settings.letters.premium_reminder_days), stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they
             # are told to stop as well.
@@ -132,7 +135,7 @@ def build_postman(settings: BatcherSettings) -> Postman:
     mailer = Mailer(settings.mail)
     public_url = settings.links.public_url
     return Postman(
-        author=Author(album=album, public_url=public_url),
+        author=Author(album=album, reminders=Reminders(settings.links), public_url=public_url),
         renderer=Renderer(sender=mailer.sender, public_url=public_url),
         mailer=mailer,
     )

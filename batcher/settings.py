@@ -19,10 +19,14 @@ from core.settings import (
 
 
 class LetterSettings(SettingsGroup):
-    """Pictures are attached up to so many MiB a letter; the rest are links that work for some days."""
+    """Pictures are attached up to so many MiB a letter; the rest are links that work for some days.
 
-    letter_attachments_mebibytes: float = Field(default=20, ge=0)
+    Customers are reminded ``premium_reminder_days`` before their premium time ends; 0 reminds nobody.
+    """
+
+    letter_attachments_mebibytes: float = Field(default=12, ge=0)
     letter_link_days: int = Field(default=7, ge=1)
+    premium_reminder_days: float = Field(default=3, ge=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

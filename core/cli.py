@@ -19,7 +19,7 @@ from core.accounts.sessions import tier_of
 from core.clock import now
 from core.errors import DarkroomError, NotFoundError
 from core.lifecycle import GenerationState
-from core.models import Account, LetterState
+from core.models import Account, LetterKind, LetterState
 from core.outbox import JobOutbox
 from core.queue import Queue
 from core.repository import accounts, generations, letters, purchases
@@ -41,6 +41,8 @@ app.add_typer(letter_app, name="letter")
 app.add_typer(job_app, name="job")
 
 Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
+Kind = Annotated[LetterKind | None, typer.Option(help="Only letters of this kind.")]
+AccountOption = Annotated[str | None, typer.Option(help="Only letters to the account with this address.")]
 Days = Annotated[int, typer.Option(help="Days of premium time.")]
 
 
@@ -122,6 +124,9 @@ def account_show(email: Email) -> None:
         typer.echo(f"tier           {tier_of(account, at=now()).value}")
         typer.echo(f"premium until  {account.premium_until or '-'}")
         typer.echo(f"created        {account.created_at}")
+        typer.echo(f"reminders      {'off' if account.reminders_off_at else 'on'}")
+        if account.bounced_at:
+            typer.echo(f"bounced        {account.bounced_at}  {account.bounce_reason}")
         for purchase in await purchases.purchases_of(account.id):
             typer.echo(
                 f"purchase       {purchase.id}  {purchase.days} days"
@@ -188,26 +193,46 @@ def account_delete(
 @letter_app.command("list")
 def letter_list(
     state: Annotated[LetterState | None, typer.Option(help="Only letters in this state.")] = None,
+    kind: Kind = None,
+    account: AccountOption = None,
     limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
 ) -> None:
     """Letters and how they fared."""
 
     async def show() -> None:
-        for letter in await letters.recent(state=state, limit=limit):
+        account_id = (await _account(account)).id if account else None
+        for letter in await letters.recent(state=state, kind=kind, account_id=account_id, limit=limit):
             typer.echo(
                 f"{letter.id}  {letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<8}"
-                f"{letter.kind.value:<20} {letter.address or '-'}  {letter.error or ''}"
+                f"{letter.kind.value:<20} {letter.attempts:>2}  {letter.address or '-'}  {letter.error or ''}"
             )
 
     _with_database(show)
 
 
 @letter_app.command("retry")
-def letter_retry(letter_id: UUID) -> None:
-    """Send a failed letter once more."""
-    if not _with_database(lambda: letters.retry(letter_id, now=now())):
+def letter_retry(
+    letter_id: Annotated[UUID | None, typer.Argument(help="One failed letter.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every failed letter, or those of a kind or an account.")
+    ] = False,
+    kind: Kind = None,
+    account: AccountOption = None,
+) -> None:
+    """Send failed letters once more, with a whole new round of attempts."""
+    if (letter_id is None) != every or (letter_id is not None and (kind or account)):
+        raise typer.BadParameter("name one letter, or --all with or without --kind and --account")
+
+    async def retry() -> int:
+        if letter_id is not None:
+            return int(await letters.retry(letter_id, now=now()))
+        account_id = (await _account(account)).id if account else None
+        return await letters.retry_all(kind=kind, account_id=account_id, now=now())
+
+    retried = _with_database(retry)
+    if letter_id is not None and not retried:
         raise NotFoundError(f"there is no failed letter {letter_id}")
-    typer.echo("It will be sent.")
+    typer.echo(f"{retried} will be sent.")
 
 
 @job_app.command("list")

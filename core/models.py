@@ -22,6 +22,7 @@ class LetterKind(StrEnum):
     ADDRESS_TAKEN = "address_taken"
     RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of a letter, not a password
     PREMIUM_STARTED = "premium_started"
+    PREMIUM_ENDS_SOON = "premium_ends_soon"
     PREMIUM_REVOKED = "premium_revoked"
     PAYMENT_FAILED = "payment_failed"
     GENERATION_FINISHED = "generation_finished"
@@ -55,7 +56,11 @@ class WindowState(StrEnum):
 
 
 class Account(Model):
-    """A customer. The address is kept as typed and compared in lower case (``email_key``)."""
+    """A customer. The address is kept as typed and compared in lower case (``email_key``).
+
+    ``bounced_at`` and ``bounce_reason`` are of the latest letter, if the mail server would not take it for
+    this address. Since ``reminders_off_at`` no letter comes that is not about something the customer did.
+    """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     email = fields.CharField(max_length=254)
@@ -63,6 +68,9 @@ class Account(Model):
     password_hash = fields.CharField(max_length=100)
     email_verified_at = fields.DatetimeField(null=True)
     premium_until = fields.DatetimeField(null=True)
+    bounced_at = fields.DatetimeField(null=True)
+    bounce_reason = fields.TextField(null=True)
+    reminders_off_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:
@@ -180,8 +188,8 @@ class Purchase(Model):
     """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``.
 
     An account's purchases follow one another without overlapping. One that was revoked ends where it was
-    then, or where it would have started. It outlives its account, for the books, and then says no longer
-    whose it was.
+    then, or where it would have started. ``reminded_at`` is when its end was announced. It outlives its
+    account, for the books, and then says no longer whose it was.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -196,10 +204,14 @@ class Purchase(Model):
     ends_at = fields.DatetimeField()
     created_at = fields.DatetimeField(auto_now_add=True)
     revoked_at = fields.DatetimeField(null=True)
+    reminded_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "purchase"
-        indexes: Final = (Index(fields=("account_id",), name="purchase_account"),)
+        indexes: Final = (
+            Index(fields=("account_id",), name="purchase_account"),
+            Index(fields=("ends_at",), name="purchase_end"),
+        )
 
 
 class Window(Model):

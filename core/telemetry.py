@@ -35,6 +35,19 @@ GENERATION_SECONDS: Final = Histogram(
 )
 JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
 LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
+LETTER_SECONDS: Final = Histogram(
+    "darkroom_letter_seconds",
+    "Seconds from the writing of a letter's row to the mail server's word for it",
+    ["kind"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 15, 60, 300, 1800, 7200, 43200),
+)
+LETTERS_WAITING: Final = Gauge("darkroom_letters_waiting", "Letters that have not left and not failed")
+OLDEST_LETTER_SECONDS: Final = Gauge(
+    "darkroom_oldest_letter_seconds", "How long the oldest of the waiting letters has waited"
+)
+SMTP_CONNECTIONS: Final = Counter(
+    "darkroom_smtp_connections_total", "Connections to the mail server, by outcome", ["outcome"]
+)
 IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
 SLOTS: Final = Gauge("darkroom_slots", "Pictures under way, paused ones included", ["tier"])
 TICK_PICTURES: Final = Histogram(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.clock import now
-from core.models import Account, Purchase
+from core.models import Account, Letter, LetterKind, LetterState, Purchase
+from core.outbox import write_letter
+from core.repository.accounts import note_bounce
 from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
 
 NewAccount = Callable[..., Awaitable[Account]]
@@ -98,7 +100,41 @@ async def test_an_operator_deletes_an_account(environment: dict[str, str]) -> No
     deleted = darkroom(environment, "account", "delete", "A@example.org", "--yes")
     assert deleted.returncode == 0, deleted.stderr
     assert "there is no account" in darkroom(environment, "account", "show", "a@example.org").stderr
-    assert darkroom(environment, "letter", "list").stdout.split()[-2:] == ["account_deleted", "a@example.org"]
+    assert darkroom(environment, "letter", "list").stdout.split()[-3:] == [
+        "account_deleted",
+        "0",
+        "a@example.org",
+    ]
+
+
+async def test_an_operator_looks_for_letters_and_sends_failed_ones_again(
+    environment: dict[str, str], new_account: NewAccount
+) -> None:
+    ada, bob = await new_account("ada@example.org"), await new_account("bob@example.org")
+    for account in (ada, bob):
+        for kind in (LetterKind.ADDRESS_TAKEN, LetterKind.PREMIUM_STARTED):
+            await write_letter(account.id, kind)
+    await Letter.filter(account_id=ada.id).update(state=LetterState.FAILED, error="550 nobody", attempts=1)
+    await note_bounce(ada.id, at=now(), reason="550 nobody")
+
+    wanted = ("--account", "Ada@example.org", "--state", "FAILED", "--kind", "address_taken")
+    listed = darkroom(environment, "letter", "list", *wanted)
+    assert listed.returncode == 0, listed.stderr
+    [line] = listed.stdout.splitlines()
+    assert line.split()[3:] == ["FAILED", "address_taken", "1", "ada@example.org", "550", "nobody"]
+    shown = darkroom(environment, "account", "show", "ada@example.org").stdout
+    assert [line for line in shown.splitlines() if line.startswith("bounced") and "550 nobody" in line]
+
+    narrow = ("--all", "--kind", "premium_started", "--account", "ada@example.org")
+    assert darkroom(environment, "letter", "retry", *narrow).stdout == "1 will be sent.\n"
+    failed = await Letter.get(state=LetterState.FAILED)
+    assert (failed.account_id, failed.kind) == (ada.id, LetterKind.ADDRESS_TAKEN)
+    refused = darkroom(environment, "letter", "retry", str(failed.id), "--all")
+    assert refused.returncode == 2
+    assert "name one letter, or --all" in refused.stderr
+    assert darkroom(environment, "letter", "retry", str(failed.id)).stdout == "1 will be sent.\n"
+    await failed.refresh_from_db()
+    assert (failed.state, failed.attempts) == (LetterState.PENDING, 0)
 
 
 async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:
