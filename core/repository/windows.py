@@ -1,10 +1,13 @@
 """Batch windows, each customer's part of them, and the window clock."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+from tortoise import connections
 from tortoise.queryset import QuerySet
 
 from core.lifecycle import GenerationState
@@ -15,6 +18,34 @@ _CLOCK_ROW = 1
 
 _CHUNK = 10_000
 """Rows per statement: PostgreSQL takes 32,767 parameters."""
+
+_TALLY: Final = "SELECT state, error, count(*) AS jobs FROM generation WHERE window_id = $1 GROUP BY 1, 2"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the jobs of a window stand, but for those that went with their account.
+
+    Attributes:
+        states: how many are in each state that any is in.
+        failures: how many failed for each reason, the most frequent first.
+    """
+
+    states: Mapping[GenerationState, int]
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What the end of a job brought to its end.
+
+    Attributes:
+        customer: its customer's part of the window.
+        window: the window, as it is then, or none.
+    """
+
+    customer: bool
+    window: Window | None
 
 
 async def set_clock(expression: str, *, next_at: datetime) -> None:
@@ -38,10 +69,15 @@ async def discard(window: Window) -> None:
     await window.delete()
 
 
-async def assign(window: Window, generation_ids: Sequence[UUID]) -> None:
+async def assign(window: Window, generation_ids: Sequence[UUID], *, put_off: int = 0) -> None:
     """Put waiting generations into a window and count them per customer. In a transaction.
 
     Generations that are no longer queued, or already in a window, are left alone.
+
+    Args:
+        window: which one, just opened.
+        generation_ids: what to put there.
+        put_off: how many others wait that are left to the next window, for the record.
     """
     per_account: Counter[UUID] = Counter()
     for ids in _chunks(generation_ids):
@@ -56,9 +92,14 @@ async def assign(window: Window, generation_ids: Sequence[UUID]) -> None:
         ],
         batch_size=_CHUNK,
     )
-    window.jobs = per_account.total()
+    window.jobs, window.customers, window.put_off = per_account.total(), len(per_account), put_off
     window.state = WindowState.RELEASING
-    await window.save(update_fields=["jobs", "state"])
+    await window.save(update_fields=["jobs", "customers", "put_off", "state"])
+
+
+async def waiting(generation_ids: Sequence[UUID]) -> list[Generation]:
+    """Those of the generations that still wait for a window."""
+    return [generation for ids in _chunks(generation_ids) for generation in await _unassigned(ids)]
 
 
 async def unassigned(generation_ids: Sequence[UUID]) -> set[UUID]:
@@ -85,32 +126,36 @@ async def mark_released(generation_ids: Sequence[UUID], *, at: datetime) -> None
     await Generation.filter(id__in=generation_ids).update(released_at=at)
 
 
-async def mark_running(window_id: UUID, *, at: datetime) -> None:
-    """Note that all of a window's jobs are with the workers; it is finished if all have ended already."""
+async def canceled(generation_ids: Sequence[UUID]) -> list[Generation]:
+    """Those of the generations that were canceled."""
+    return await Generation.filter(id__in=generation_ids, state=GenerationState.CANCELED)
+
+
+async def mark_running(window_id: UUID, *, at: datetime) -> Window | None:
+    """Note that all of a window's jobs are with the workers.
+
+    Returns:
+        The window if it is finished by that, because all have ended already.
+    """
     async with in_transaction():
         window = await Window.select_for_update(no_key=True).get(id=window_id)
         window.released_at = at
         window.state = WindowState.RUNNING
         await window.save(update_fields=["released_at", "state"])
-        await _finish_if_empty(window, at=at)
+        return await _finish_if_empty(window, at=at)
 
 
-async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> bool:
-    """Count one job of a customer as ended, under the lock of the (window, account) row. In a transaction.
-
-    Returns:
-        Whether it was the customer's last one in this window.
-    """
+async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> Closing:
+    """Count one job of a customer as ended, under the lock of the (window, account) row. In a transaction."""
     part = await WindowAccount.select_for_update().get(window_id=window_id, account_id=account_id)
     part.open_jobs -= 1
     await part.save(update_fields=["open_jobs"])
     if part.open_jobs:
-        return False
+        return Closing(customer=False, window=None)
     # Under the window's lock, or two customers' last jobs would each see the other's as open.
     window = await Window.select_for_update(no_key=True).get(id=window_id)
-    if window.state is WindowState.RUNNING:
-        await _finish_if_empty(window, at=at)
-    return True
+    finished = await _finish_if_empty(window, at=at) if window.state is WindowState.RUNNING else None
+    return Closing(customer=True, window=finished)
 
 
 async def generations_of(*, window_id: UUID, account_id: UUID) -> list[Generation]:
@@ -127,6 +172,28 @@ async def has_news(*, window_id: UUID, account_id: UUID) -> bool:
     )
 
 
+async def tally(window_id: UUID) -> Tally:
+    """How the jobs of a window stand at this moment."""
+    rows = await connections.get("default").execute_query_dict(_TALLY, [window_id])
+    states: Counter[GenerationState] = Counter()
+    failures: Counter[str] = Counter()
+    for row in rows:
+        states[GenerationState(row["state"])] += row["jobs"]
+        if row["state"] == GenerationState.FAILED:
+            failures[row["error"] or ""] += row["jobs"]
+    return Tally(states, dict(failures.most_common()))
+
+
+async def find(window_id: UUID) -> Window | None:
+    """One window."""
+    return await Window.get_or_none(id=window_id)
+
+
+async def recent(*, limit: int) -> list[Window]:
+    """The newest windows."""
+    return await Window.all().order_by("-tick_at").limit(limit)
+
+
 def _unassigned(generation_ids: Sequence[UUID]) -> QuerySet[Generation]:
     return Generation.filter(id__in=generation_ids, state=GenerationState.QUEUED, window_id=None)
 
@@ -135,8 +202,17 @@ def _chunks(generation_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
     return (generation_ids[start : start + _CHUNK] for start in range(0, len(generation_ids), _CHUNK))
 
 
-async def _finish_if_empty(window: Window, *, at: datetime) -> None:
-    if not await WindowAccount.filter(window_id=window.id, open_jobs__gt=0).exists():
-        window.state = WindowState.FINISHED
-        window.finished_at = at
-        await window.save(update_fields=["state", "finished_at"])
+async def _finish_if_empty(window: Window, *, at: datetime) -> Window | None:
+    if await WindowAccount.filter(window_id=window.id, open_jobs__gt=0).exists():
+        return None
+    counts = await tally(window.id)
+    window.state, window.finished_at = WindowState.FINISHED, at
+    window.succeeded = counts.states.get(GenerationState.SUCCEEDED, 0)
+    window.failed = counts.states.get(GenerationState.FAILED, 0)
+    window.rejected = counts.states.get(GenerationState.REJECTED, 0)
+    window.canceled = counts.states.get(GenerationState.CANCELED, 0)
+    window.failures = dict(counts.failures)
+    await window.save(
+        update_fields=["state", "finished_at", "succeeded", "failed", "rejected", "canceled", "failures"]
+    )
+    return window

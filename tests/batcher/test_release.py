@@ -8,14 +8,15 @@ from uuid import UUID
 
 import pytest
 
+from batcher.order import release_order
 from batcher.release import Releaser, _settle_jobs
-from batcher.window import next_tick, release_order
+from batcher.window import next_tick
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
 from core.lifecycle import GenerationState
 from core.messages import Job
 from core.models import Account, Generation, Window, WindowAccount, WindowState
-from core.outbox import JobOutbox, job_of
+from core.outbox import JobOutbox
 from core.queue import Delivery, Lane, Queue, topology
 from core.repository import windows
 from core.settings import BrokerSettings, WindowSettings
@@ -108,7 +109,7 @@ async def all_windows_run() -> bool:
     return bool(found) and all(window.state is WindowState.RUNNING for window in found)
 
 
-async def test_a_beat_releases_everything_that_waits_with_equal_shapes_together(
+async def test_a_beat_releases_everything_that_waits_in_fair_rounds_with_equal_shapes_together(
     queue: Queue, accept: Accept, new_account: NewAccount
 ) -> None:
     one, other = await new_account(), await new_account()
@@ -131,8 +132,8 @@ async def test_a_beat_releases_everything_that_waits_with_equal_shapes_together(
     assert window.jobs == 6
     assert before + timedelta(minutes=30) <= window.deadline <= now() + timedelta(minutes=30)
     jobs = await released_jobs(queue)
-    assert [job.id for job in jobs] == [job.id for job in release_order(map(job_of, waiting))]
-    assert [job.parameters.width for job in jobs] == [128] * 3 + [64] * 3
+    assert [job.id for job in jobs] == [row.id for row in release_order(waiting)]
+    assert [job.parameters.width for job in jobs] == [128, 128, 64, 64, 128, 64]
     assert {job.deadline for job in jobs} == {window.deadline}
     parts = await WindowAccount.filter(window_id=window.id)
     assert {part.account_id: part.open_jobs for part in parts} == {one.id: 4, other.id: 2}

@@ -26,7 +26,8 @@ async def opened(*generations: Generation) -> Window:
 async def close(generation: Generation, window: Window) -> bool:
     async with in_transaction():
         await Generation.filter(id=generation.id).update(state=GenerationState.SUCCEEDED)
-        return await windows.close_job(window_id=window.id, account_id=generation.account_id, at=now())
+        closing = await windows.close_job(window_id=window.id, account_id=generation.account_id, at=now())
+    return closing.customer
 
 
 async def test_the_clock_has_one_row_that_is_replaced(database: object) -> None:
