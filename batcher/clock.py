@@ -17,7 +17,10 @@ from core.settings import WindowSettings
 from core.telemetry import BEATS_MADE_UP
 
 _GRACE: Final = timedelta(seconds=10)
-"""After which a beat that was due counts as missed: longer than the clocks of two machines differ."""
+"""After which a beat that was due counts as missed."""
+
+_SKEW: Final = timedelta(seconds=2)
+"""By which the broker's clock may be behind the one that says when a beat is due."""
 
 _LOOK_SECONDS: Final = 5.0
 """Between two looks at whether one was missed."""
@@ -45,11 +48,12 @@ class Clock:
         """Have the broker beat, once it and the database are there; ends early when ``stop`` is set."""
         while not stop.is_set():
             try:
-                # What is noted tells of a beat that nobody was there for; it is replaced below.
-                await self._make_up()
                 since = await self._queue.schedule_window(self._expression)
                 next_at = next_tick(self._expression, since=since, now=now())
-                await windows.set_clock(self._expression, next_at=next_at)
+                noted = await windows.clock()
+                # A beat that is due stays noted until it has come or was made up for.
+                if noted is None or noted.next_at > now():
+                    await windows.set_clock(self._expression, next_at=next_at)
             except (ServiceUnavailableError, *UNAVAILABLE) as error:
                 log.warning("clock_postponed", error=repr(error))
                 await pause(stop, seconds=_RETRY_SECONDS)
@@ -87,7 +91,7 @@ class Clock:
         await self._queue.declare()
         await self._queue.schedule_window(self._expression)
         last = await self._queue.last_beat_at()
-        if last is not None and last > noted.next_at - _GRACE:
+        if last is not None and last > noted.next_at - _SKEW:
             # It has come, and waits for us or is in another's hands.
             return
         await self._queue.beat()
