@@ -229,6 +229,16 @@ class Window(Model):
     class Meta:
         table = "batch_window"
 
+    @property
+    def counts(self) -> dict[GenerationState, int]:
+        """How its jobs ended, once it has finished."""
+        return {
+            GenerationState.SUCCEEDED: self.succeeded,
+            GenerationState.FAILED: self.failed,
+            GenerationState.REJECTED: self.rejected,
+            GenerationState.CANCELED: self.canceled,
+        }
+
 
 class WindowAccount(Model):
     """One customer's part of a window: its letter is written when ``open_jobs`` reaches zero."""

@@ -131,10 +131,7 @@ async def window_finished(window: Window, *, queue: Queue) -> None:
         customers=window.customers,
         seconds=round((ended - began).total_seconds(), 3),
         seconds_left=round((window.deadline - ended).total_seconds(), 3),
-        succeeded=window.succeeded,
-        failed=window.failed,
-        rejected=window.rejected,
-        canceled=window.canceled,
+        **{state.value.lower(): jobs for state, jobs in window.counts.items()},
         put_off=window.put_off,
         failures=window.failures,
     )

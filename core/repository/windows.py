@@ -27,7 +27,7 @@ class Tally:
     """How the jobs of a window stand, but for those that went with their account.
 
     Attributes:
-        states: how many are in each state that any is in.
+        states: how many are in each state.
         failures: how many failed for each reason, the most frequent first.
     """
 
@@ -175,7 +175,7 @@ async def has_news(*, window_id: UUID, account_id: UUID) -> bool:
 async def tally(window_id: UUID) -> Tally:
     """How the jobs of a window stand at this moment."""
     rows = await connections.get("default").execute_query_dict(_TALLY, [window_id])
-    states: Counter[GenerationState] = Counter()
+    states = Counter(dict.fromkeys(GenerationState, 0))
     failures: Counter[str] = Counter()
     for row in rows:
         states[GenerationState(row["state"])] += row["jobs"]
@@ -207,10 +207,10 @@ async def _finish_if_empty(window: Window, *, at: datetime) -> Window | None:
         return None
     counts = await tally(window.id)
     window.state, window.finished_at = WindowState.FINISHED, at
-    window.succeeded = counts.states.get(GenerationState.SUCCEEDED, 0)
-    window.failed = counts.states.get(GenerationState.FAILED, 0)
-    window.rejected = counts.states.get(GenerationState.REJECTED, 0)
-    window.canceled = counts.states.get(GenerationState.CANCELED, 0)
+    window.succeeded = counts.states[GenerationState.SUCCEEDED]
+    window.failed = counts.states[GenerationState.FAILED]
+    window.rejected = counts.states[GenerationState.REJECTED]
+    window.canceled = counts.states[GenerationState.CANCELED]
     window.failures = dict(counts.failures)
     await window.save(
         update_fields=["state", "finished_at", "succeeded", "failed", "rejected", "canceled", "failures"]
