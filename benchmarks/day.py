@@ -1,0 +1,404 @@
+"""``python -m benchmarks.day``: a day of 48 batch windows, sped up.
+
+PostgreSQL, nats-server, a mail server and two ``python -m batcher`` are started on the loopback interface, in a
+folder that is removed afterwards; the beats are the broker's own. The workers hold no models: each picture takes
+them the same time, so this measures the batch tier and not inference. It takes about six minutes, with --quick
+one. Nothing else should run meanwhile. The exit status is 1 when a figure misses its bar.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+
+from benchmarks.arrivals import poisson_arrivals
+from benchmarks.backing import Backing, open_backing
+from benchmarks.batch_tier import SHAPES, STEPS, BatchTier, Pace, open_batch_tier, open_workers
+from benchmarks.processes import BenchmarkError
+from benchmarks.report import Figure, Report, at_least, at_most, tell
+from core import telemetry
+from core.clock import now
+from core.lifecycle import OPEN_STATES, Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.messages import MAX_SEED
+from core.models import Account, Generation, Letter, LetterState, Window
+from core.outbox import JobOutbox
+from core.queue import Queue
+from core.repository import windows
+from core.repository.database import database
+from core.settings import TelemetrySettings
+from infra.local.ports import Ports
+
+DIFFERENCE: Final = 0.1
+GROWTH: Final = 1.1
+
+_MODEL: Final = "darkroom-demo"
+_BATCHERS: Final = 2
+_READY_SECONDS: Final = 60
+_LAST_SECONDS: Final = 60
+_EDGE: Final = timedelta(seconds=0.5)
+"""Around a beat, in which a job may come into either of two windows: it is accepted before it is published."""
+
+_PAUSE: Final = 0.05
+_SAMPLES: Final = 3
+_INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        windows: of the day.
+        window_seconds: from one beat to the next, and from a window's opening to its deadline; divides 60.
+        customers: who ask for pictures.
+        jobs: that they ask for one by one, at random moments.
+        rushes: windows, from 0, before which some customers ask for many at once.
+        rush_customers: how many these are.
+        rush_jobs: how many each of them asks for.
+        pace: of the workers.
+    """
+
+    windows: int
+    window_seconds: int
+    customers: int
+    jobs: int
+    rushes: Sequence[int]
+    rush_customers: int
+    rush_jobs: int
+    pace: Pace
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole day."""
+        return self.windows * self.window_seconds
+
+
+FULL: Final = Plan(
+    windows=48,
+    window_seconds=6,
+    customers=100,
+    jobs=2800,
+    rushes=(8, 20, 32, 44),
+    rush_customers=6,
+    rush_jobs=50,
+    pace=Pace(workers=2, slots=4, seconds=0.08),
+)
+QUICK: Final = Plan(
+    windows=8,
+    window_seconds=6,
+    customers=100,
+    jobs=400,
+    rushes=(4,),
+    rush_customers=6,
+    rush_jobs=50,
+    pace=Pace(workers=2, slots=4, seconds=0.08),
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Request:
+    """A customer asks for a picture so many seconds into the day."""
+
+    second: float
+    customer: int
+
+
+def requests(plan: Plan) -> list[Request]:
+    """All of the day, in order. The same for the same plan."""
+    chance = random.Random(1)  # noqa: S311 - repeatable, not secret
+    found = [
+        Request(second, chance.randrange(plan.customers))
+        for second in poisson_arrivals(rate=plan.jobs / plan.seconds, count=plan.jobs, seed=1)
+        if second < plan.seconds
+    ]
+    for rush in plan.rushes:
+        many = plan.rush_customers * plan.rush_jobs
+        for number in range(many):
+            # One after the other, as if by scripts that were started one after the other.
+            second = (rush + 0.1 + 0.6 * number / many) * plan.window_seconds
+            found.append(Request(second, number // plan.rush_jobs))
+    return sorted(found)
+
+
+class Day:
+    """Takes the batch tier through a day."""
+
+    def __init__(self, plan: Plan, *, queue: Queue, tier: BatchTier) -> None:
+        self._plan = plan
+        self._tier = tier
+        self._outbox = JobOutbox(queue=queue)
+        self._chance = random.Random(2)  # noqa: S311 - repeatable, not secret
+        self._resident: list[list[int]] = []
+
+    async def run(self) -> list[Figure]:
+        """The whole of it, and what came of it."""
+        accounts = await self._customers()
+        begins_at = await self._first_beat()
+        tell(f"{self._plan.windows} windows of {self._plan.window_seconds} s")
+        watching = asyncio.create_task(self._watch(begins_at))
+        await self._accept(accounts, begins_at)
+        await watching
+        tell("until the last letter has left")
+        await self._finished()
+        self._resident.append(self._tier.resident_bytes())
+        rows = await Generation.all()
+        return [
+            *_jobs(self._plan, rows),
+            *_windows(rows, await Window.all().order_by("tick_at"), self._plan),
+            *_letters(rows, await Letter.all(), await asyncio.to_thread(self._tier.letters)),
+            *_memory(self._resident, quarter=self._plan.windows // 4),
+        ]
+
+    async def _customers(self) -> list[Account]:
+        accounts = [
+            Account(
+                email=f"customer-{number}@example.org",
+                email_key=f"customer-{number}@example.org",
+                password_hash="-",  # noqa: S106 - nobody can sign in with it
+                email_verified_at=now(),
+            )
+            for number in range(self._plan.customers)
+        ]
+        await Account.bulk_create(accounts)
+        return accounts
+
+    async def _first_beat(self) -> datetime:
+        """When the next window opens, once a batcher has said so."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while (clock := await windows.clock()) is None or clock.next_at < now():
+            self._tier.resident_bytes()
+            if time.monotonic() > deadline:
+                raise BenchmarkError("no batcher has started the clock")
+            await asyncio.sleep(_PAUSE)
+        return clock.next_at
+
+    async def _accept(self, accounts: Sequence[Account], begins_at: datetime) -> None:
+        coming = requests(self._plan)
+        while coming:
+            second = (now() - begins_at).total_seconds()
+            due = [request for request in coming if request.second <= second]
+            if due:
+                coming = coming[len(due) :]
+                rows = [self._row(accounts[request.customer]) for request in due]
+                await Generation.bulk_create(rows)
+                await asyncio.gather(*(self._outbox.publish(row) for row in rows))
+            else:
+                await asyncio.sleep(coming[0].second - second)
+
+    def _row(self, account: Account) -> Generation:
+        width, height = self._chance.choice(SHAPES)
+        return Generation(
+            id=uuid4(),
+            account_id=account.id,
+            tier=Tier.NORMAL,
+            delivery=Delivery.EMAIL,
+            prompt="a lighthouse in the fog",
+            model=_MODEL,
+            width=width,
+            height=height,
+            steps=STEPS,
+            guidance_scale=4.0,
+            seed=self._chance.randint(0, MAX_SEED),
+            count=1,
+            scheduler=Scheduler.DDIM,
+            format=ImageFormat.PNG,
+            request_fingerprint="-",
+        )
+
+    async def _watch(self, begins_at: datetime) -> None:
+        """The batchers' memory at the end of each window."""
+        for number in range(1, self._plan.windows + 2):
+            ends_at = begins_at + timedelta(seconds=number * self._plan.window_seconds)
+            await asyncio.sleep(max(0.0, (ends_at - now()).total_seconds()))
+            self._resident.append(self._tier.resident_bytes())
+            if not number % 12:
+                tell(f"{number} windows")
+
+    async def _finished(self) -> None:
+        deadline = time.monotonic() + _LAST_SECONDS
+        while time.monotonic() < deadline and (
+            await Generation.filter(state__in=OPEN_STATES).exists()
+            or await Letter.exclude(state=LetterState.SENT).exists()
+        ):
+            await asyncio.sleep(_PAUSE)
+
+
+def _jobs(plan: Plan, rows: Sequence[Generation]) -> list[Figure]:
+    ends = Counter(row.state for row in rows)
+    return [
+        Figure(name="jobs", value=len(rows), bar=at_least(len(requests(plan)))),
+        Figure(
+            name="jobs without their pictures",
+            value=len(rows) - ends[GenerationState.SUCCEEDED],
+            bar=at_most(0),
+            note=", ".join(f"{count} {state.value}" for state, count in sorted(ends.items())),
+        ),
+    ]
+
+
+def _windows(rows: Sequence[Generation], found: Sequence[Window], plan: Plan) -> list[Figure]:
+    beats = [window.tick_at for window in found]
+    places = {window.id: place for place, window in enumerate(found)}
+    astray, at_the_edge = 0, 0
+    for row in rows:
+        place = -1 if row.window_id is None else places[row.window_id]
+        near = {bisect_left(beats, row.created_at + shift) for shift in (-_EDGE, timedelta(0), _EDGE)}
+        astray += place not in near
+        at_the_edge += len(near) > 1
+    took = [
+        (window.finished_at - (window.opened_at or window.tick_at)).total_seconds()
+        for window in found
+        if window.finished_at is not None
+    ]
+    late = sum(window.finished_at is None or window.finished_at > window.deadline for window in found)
+    figures = [
+        Figure(name="windows", value=len(found), bar=at_least(plan.windows)),
+        Figure(
+            name="jobs outside their window",
+            value=astray,
+            bar=at_most(0),
+            note=f"{at_the_edge} came within {_EDGE.total_seconds()} s of a beat, and may be in either",
+        ),
+        Figure(
+            name="windows that missed their deadline",
+            value=late,
+            bar=at_most(0),
+            note=f"they took {statistics.median(took):.2f} s, the longest {max(took):.2f} s",
+        ),
+        Figure(name="jobs put off to the next window", value=sum(window.put_off for window in found)),
+    ]
+    unfair = list(_differences(rows, least=plan.rush_jobs // 5))
+    if unfair:
+        figures.append(
+            Figure(
+                name="difference among backlogs in mid-window, the worst",
+                value=max(unfair),
+                bar=at_most(DIFFERENCE),
+                note=f"of {len(unfair)} windows in which several customers had more than they",
+            )
+        )
+    return figures
+
+
+def _differences(rows: Sequence[Generation], *, least: int) -> Iterator[float]:
+    """By how much customers with a backlog differ when half of their window's pictures are made.
+
+    Args:
+        rows: all jobs.
+        least: how many one of them has to have had, or one job more or less would be too much.
+    """
+    members: defaultdict[UUID | None, list[Generation]] = defaultdict(list)
+    for row in rows:
+        if row.finished_at is not None:
+            members[row.window_id].append(row)
+    for jobs in members.values():
+        jobs.sort(key=lambda row: row.finished_at or row.created_at)
+        asked = Counter(row.account_id for row in jobs)
+        had = Counter(row.account_id for row in jobs[: len(jobs) // 2])
+        backlogs = [had[account] for account in asked if had[account] < asked[account]]
+        if len(backlogs) > 1 and max(backlogs) >= least:
+            yield (max(backlogs) - min(backlogs)) / max(backlogs)
+
+
+def _letters(
+    rows: Sequence[Generation], written: Sequence[Letter], arrived: Mapping[str, int]
+) -> list[Figure]:
+    due = {(str(row.window_id), row.account_id) for row in rows}
+    told = Counter((str(letter.parameters["window_id"]), letter.account_id) for letter in written)
+    return [
+        Figure(name="letters", value=len(due), note="one for each customer of each window"),
+        Figure(
+            name="letters that never arrived",
+            value=len(due - set(told)) + sum(not arrived.get(letter.message_id) for letter in written),
+            bar=at_most(0),
+        ),
+        Figure(
+            name="letters too many",
+            value=sum(count - 1 for count in (*told.values(), *arrived.values())),
+            bar=at_most(0),
+        ),
+    ]
+
+
+def _memory(samples: Sequence[Sequence[int]], *, quarter: int) -> Iterator[Figure]:
+    for number, resident in enumerate(zip(*samples, strict=True), 1):
+        before = statistics.median(resident[max(0, quarter - _SAMPLES) : quarter])
+        after = statistics.median(resident[-_SAMPLES:])
+        yield Figure(
+            name=f"memory of batcher {number} at the end ÷ after a quarter",
+            value=after / before,
+            bar=at_most(GROWTH),
+            note=f"{before / 2**20:.1f} and {after / 2**20:.1f} MiB",
+        )
+
+
+async def measure(folder: Path, plan: Plan) -> list[Figure]:
+    """All of it, in ``folder``, which is empty."""
+    ports = Ports(folder / "ports.json")
+    async with open_backing(folder, ports) as backing, database(backing.rows):
+        return await _measure(folder, ports, backing, plan)
+
+
+async def _measure(folder: Path, ports: Ports, backing: Backing, plan: Plan) -> list[Figure]:
+    queue = await Queue.connect_when_there(backing.broker, name="customers")
+    try:
+        async with (
+            open_workers(folder, backing, pace=plan.pace, model=_MODEL),
+            open_batch_tier(
+                folder,
+                ports,
+                backing,
+                batchers=_BATCHERS,
+                window=f"*/{plan.window_seconds} * * * * *",
+                window_seconds=plan.window_seconds,
+            ) as tier,
+        ):
+            return await Day(plan, queue=queue, tier=tier).run()
+    finally:
+        await queue.close()
+
+
+def main() -> int:
+    """Measure what the command line says; status 1 when a figure misses its bar."""
+    parser = argparse.ArgumentParser(prog="benchmarks.day", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="an eighth of the day, for a first look")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    # As Ctrl-C does: what was started is ended, and the folder removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
+    setting = {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+        "quick": options.quick,
+    }
+    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
+    report, began = Report(), time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
+            figures = asyncio.run(measure(Path(folder), QUICK if options.quick else FULL))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    report.add("day", figures, seconds=time.monotonic() - began)
+    if options.json is not None:
+        report.write(options.json, setting=setting)
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
