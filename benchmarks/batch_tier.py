@@ -166,10 +166,10 @@ class _Worker:
         beating = asyncio.create_task(self._beat())
         consumer = self._queue.consumer(topology.BATCH_JOBS)
         while not stop.is_set():
-            if len(self._held) == self._pace.slots:
+            room = self._pace.slots - len(self._held)
+            if room <= 0:
                 await asyncio.wait(self._held, return_when=asyncio.FIRST_COMPLETED)
                 continue
-            room = self._pace.slots - len(self._held)
             for delivery in await consumer.fetch(room, wait=_FETCH_SECONDS):
                 task = asyncio.create_task(self._carry_out(delivery))
                 self._held.add(task)
