@@ -1,24 +1,37 @@
 """Batch windows, each customer's part of them, and the window clock."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from tortoise import connections
-from tortoise.queryset import QuerySet
 
 from core.lifecycle import GenerationState
 from core.models import Generation, Window, WindowAccount, WindowClock, WindowState
+from core.repository import generations
 from core.repository.database import in_transaction
 
 _CLOCK_ROW = 1
 
-_CHUNK = 10_000
-"""Rows per statement: PostgreSQL takes 32,767 parameters."""
-
+# Lists go as arrays: with a parameter for each value, each length would be a statement of its own, which
+# every connection keeps prepared.
+_ASSIGN: Final = """
+    WITH assigned AS (
+        UPDATE generation SET window_id = $1
+         WHERE id = ANY($2::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
+        RETURNING account_id
+    )
+    INSERT INTO window_account (id, window_id, account_id, open_jobs)
+    SELECT gen_random_uuid(), $1, account_id, count(*) FROM assigned GROUP BY account_id
+    RETURNING open_jobs
+"""
+_UNASSIGNED: Final = """
+    SELECT id FROM generation WHERE id = ANY($1::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
+"""
+_MARK_RELEASED: Final = "UPDATE generation SET released_at = $1 WHERE id = ANY($2::uuid[])"
 _TALLY: Final = "SELECT state, error, count(*) AS jobs FROM generation WHERE window_id = $1 GROUP BY 1, 2"
 
 
@@ -79,36 +92,26 @@ async def assign(window: Window, generation_ids: Sequence[UUID], *, put_off: int
         generation_ids: what to put there.
         put_off: how many others wait that are left to the next window, for the record.
     """
-    per_account: Counter[UUID] = Counter()
-    for ids in _chunks(generation_ids):
-        # Not `values_list`, which would drop the lock without a word.
-        waiting = await _unassigned(ids).select_for_update().only("id", "account_id")
-        await Generation.filter(id__in=[generation.id for generation in waiting]).update(window_id=window.id)
-        per_account.update(generation.account_id for generation in waiting)
-    await WindowAccount.bulk_create(
-        [
-            WindowAccount(window_id=window.id, account_id=account_id, open_jobs=jobs)
-            for account_id, jobs in per_account.items()
-        ],
-        batch_size=_CHUNK,
-    )
-    window.jobs, window.customers, window.put_off = per_account.total(), len(per_account), put_off
+    parts = await connections.get("default").execute_query_dict(_ASSIGN, [window.id, list(generation_ids)])
+    jobs = sum(part["open_jobs"] for part in parts)
+    window.jobs, window.customers, window.put_off = jobs, len(parts), put_off
     window.state = WindowState.RELEASING
     await window.save(update_fields=["jobs", "customers", "put_off", "state"])
 
 
 async def waiting(generation_ids: Sequence[UUID]) -> list[Generation]:
     """Those of the generations that still wait for a window."""
-    return [generation for ids in _chunks(generation_ids) for generation in await _unassigned(ids)]
+    return [
+        row
+        for row in await generations.by_ids(generation_ids)
+        if row.state is GenerationState.QUEUED and row.window_id is None
+    ]
 
 
 async def unassigned(generation_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the generations that still wait for a window."""
-    return {
-        generation_id
-        for ids in _chunks(generation_ids)
-        for (generation_id,) in await _unassigned(ids).values_list("id")
-    }
+    """The same, their ids alone."""
+    rows = await connections.get("default").execute_query_dict(_UNASSIGNED, [list(generation_ids)])
+    return {row["id"] for row in rows}
 
 
 async def releasing() -> list[Window]:
@@ -123,12 +126,13 @@ async def unreleased(window_id: UUID) -> list[Generation]:
 
 async def mark_released(generation_ids: Sequence[UUID], *, at: datetime) -> None:
     """Note that workers have been offered these generations."""
-    await Generation.filter(id__in=generation_ids).update(released_at=at)
+    await connections.get("default").execute_query(_MARK_RELEASED, [at, list(generation_ids)])
 
 
 async def canceled(generation_ids: Sequence[UUID]) -> list[Generation]:
     """Those of the generations that were canceled."""
-    return await Generation.filter(id__in=generation_ids, state=GenerationState.CANCELED)
+    rows = await generations.by_ids(generation_ids)
+    return [row for row in rows if row.state is GenerationState.CANCELED]
 
 
 async def mark_running(window_id: UUID, *, at: datetime) -> Window | None:
@@ -192,14 +196,6 @@ async def find(window_id: UUID) -> Window | None:
 async def recent(*, limit: int) -> list[Window]:
     """The newest windows."""
     return await Window.all().order_by("-tick_at").limit(limit)
-
-
-def _unassigned(generation_ids: Sequence[UUID]) -> QuerySet[Generation]:
-    return Generation.filter(id__in=generation_ids, state=GenerationState.QUEUED, window_id=None)
-
-
-def _chunks(generation_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    return (generation_ids[start : start + _CHUNK] for start in range(0, len(generation_ids), _CHUNK))
 
 
 async def _finish_if_empty(window: Window, *, at: datetime) -> Window | None:

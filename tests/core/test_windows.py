@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import pytest
-
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.models import Account, Generation, Window, WindowAccount, WindowState
@@ -105,16 +103,17 @@ async def test_a_cancellation_at_the_same_moment_is_either_in_the_window_or_befo
     assert await WindowAccount.filter(open_jobs__gt=0).count() == 0
 
 
-async def test_a_window_larger_than_one_statement_is_counted_per_customer(
-    new_account: NewAccount, new_generation: NewGeneration, monkeypatch: pytest.MonkeyPatch
+async def test_a_window_is_counted_per_customer(
+    new_account: NewAccount, new_generation: NewGeneration
 ) -> None:
-    monkeypatch.setattr(windows, "_CHUNK", 4)
     one, other = await new_account(), await new_account()
     waiting = [await new_generation(other if number % 3 else one) for number in range(11)]
-    assert await windows.unassigned([row.id for row in waiting]) == {row.id for row in waiting}
+    ids = [row.id for row in waiting]
+    assert {row.id for row in await windows.waiting(ids)} == await windows.unassigned(ids) == set(ids)
 
     window = await opened(*waiting)
 
+    assert await windows.waiting(ids) == []
     parts = await WindowAccount.filter(window_id=window.id)
     assert {part.account_id: part.open_jobs for part in parts} == {one.id: 4, other.id: 7}
     assert window.jobs == 11
