@@ -12,27 +12,25 @@ import os
 import platform
 import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from benchmarks.arrivals import poisson_arrivals
 from benchmarks.backing import Backing, open_backing
 from benchmarks.batch_tier import SHAPES, STEPS, BatchTier, Pace, open_batch_tier, open_workers
+from benchmarks.day_figures import job_figures, letter_figures, memory_figures, window_figures
 from benchmarks.processes import BenchmarkError
-from benchmarks.report import Figure, Report, at_least, at_most, tell
+from benchmarks.report import Figure, Report, tell
 from core import telemetry
 from core.clock import now
-from core.lifecycle import OPEN_STATES, Delivery, GenerationState, ImageFormat, Scheduler, Tier
+from core.lifecycle import OPEN_STATES, Delivery, ImageFormat, Scheduler, Tier
 from core.messages import MAX_SEED
 from core.models import Account, Generation, Letter, LetterState, Window
 from core.outbox import JobOutbox
@@ -42,15 +40,11 @@ from core.repository.database import database
 from core.settings import TelemetrySettings
 from infra.local.ports import Ports
 
-DIFFERENCE: Final = 0.1
-GROWTH: Final = 1.1
-
 _MODEL: Final = "darkroom-demo"
 _BATCHERS: Final = 2
 _READY_SECONDS: Final = 60
 _LAST_SECONDS: Final = 60
 _PAUSE: Final = 0.05
-_SAMPLES: Final = 3
 _INTERRUPTED: Final = 130
 
 
@@ -154,10 +148,15 @@ class Day:
         self._resident.append(self._tier.resident_bytes())
         rows = await Generation.all()
         return [
-            *_jobs(self._plan, rows),
-            *_windows(rows, await Window.all().order_by("tick_at"), self._plan),
-            *_letters(rows, await Letter.all(), await asyncio.to_thread(self._tier.letters)),
-            *_memory(self._resident, quarter=max(1, self._plan.windows // 4)),
+            *job_figures(rows, asked=len(requests(self._plan))),
+            *window_figures(
+                rows,
+                await Window.all().order_by("tick_at"),
+                due=self._plan.windows,
+                least=self._plan.rush_jobs // 5,
+            ),
+            *letter_figures(rows, await Letter.all(), await asyncio.to_thread(self._tier.letters)),
+            *memory_figures(self._resident, quarter=max(1, self._plan.windows // 4)),
         ]
 
     async def _customers(self) -> list[Account]:
@@ -232,120 +231,6 @@ class Day:
             if not unsent and not await Generation.filter(state__in=OPEN_STATES).exists():
                 break
             await asyncio.sleep(_PAUSE)
-
-
-def _jobs(plan: Plan, rows: Sequence[Generation]) -> list[Figure]:
-    ends = Counter(row.state for row in rows)
-    return [
-        Figure(name="jobs", value=len(rows), bar=at_least(len(requests(plan)))),
-        Figure(
-            name="jobs without their pictures",
-            value=len(rows) - ends[GenerationState.SUCCEEDED],
-            bar=at_most(0),
-            note=", ".join(f"{count} {state.value}" for state, count in sorted(ends.items())),
-        ),
-    ]
-
-
-def _windows(rows: Sequence[Generation], found: Sequence[Window], plan: Plan) -> list[Figure]:
-    beats = [window.tick_at for window in found]
-    openings = [window.opened_at or window.tick_at for window in found]
-    places = {window.id: place for place, window in enumerate(found)}
-    astray, at_the_edge = 0, 0
-    for row in rows:
-        place = -1 if row.window_id is None else places[row.window_id]
-        # What comes after a beat may still be there when its window opens; what was published before, must.
-        first = bisect_left(openings, row.created_at)
-        last = bisect_left(beats, row.published_at or row.created_at)
-        astray += not first <= place <= last
-        at_the_edge += first < last
-    took = [
-        (window.finished_at - (window.opened_at or window.tick_at)).total_seconds()
-        for window in found
-        if window.finished_at is not None
-    ]
-    late = sum(window.finished_at is None or window.finished_at > window.deadline for window in found)
-    figures = [
-        Figure(name="windows", value=len(found), bar=at_least(plan.windows)),
-        Figure(
-            name="jobs outside their window",
-            value=astray,
-            bar=at_most(0),
-            note=f"{at_the_edge} were on their way to the queue at a beat, and may be in either",
-        ),
-        Figure(
-            name="windows that missed their deadline",
-            value=late,
-            bar=at_most(0),
-            note=f"they took {statistics.median(took):.2f} s, the longest {max(took):.2f} s",
-        ),
-        Figure(name="jobs put off to the next window", value=sum(window.put_off for window in found)),
-    ]
-    unfair = list(_differences(rows, least=plan.rush_jobs // 5))
-    if unfair:
-        figures.append(
-            Figure(
-                name="difference among backlogs in mid-window, the worst",
-                value=max(unfair),
-                bar=at_most(DIFFERENCE),
-                note=f"of {len(unfair)} windows in which several customers had more than they",
-            )
-        )
-    return figures
-
-
-def _differences(rows: Sequence[Generation], *, least: int) -> Iterator[float]:
-    """By how much customers with a backlog differ when half of their window's pictures are made.
-
-    Args:
-        rows: all jobs.
-        least: how many one of them has to have had, or one job more or less would be too much.
-    """
-    members: defaultdict[UUID | None, list[Generation]] = defaultdict(list)
-    for row in rows:
-        if row.finished_at is not None:
-            members[row.window_id].append(row)
-    for jobs in members.values():
-        jobs.sort(key=lambda row: row.finished_at or row.created_at)
-        asked = Counter(row.account_id for row in jobs)
-        had = Counter(row.account_id for row in jobs[: len(jobs) // 2])
-        backlogs = [had[account] for account in asked if had[account] < asked[account]]
-        if len(backlogs) > 1 and max(backlogs) >= least:
-            yield (max(backlogs) - min(backlogs)) / max(backlogs)
-
-
-def _letters(
-    rows: Sequence[Generation], written: Sequence[Letter], arrived: Mapping[str, int]
-) -> list[Figure]:
-    due = {(str(row.window_id), row.account_id) for row in rows}
-    told = Counter((str(letter.parameters["window_id"]), letter.account_id) for letter in written)
-    return [
-        Figure(name="letters", value=len(due), note="one for each customer of each window"),
-        Figure(
-            name="letters that never arrived",
-            value=len(due - set(told)) + sum(not arrived.get(letter.message_id) for letter in written),
-            bar=at_most(0),
-        ),
-        Figure(
-            name="letters too many",
-            value=sum(count - 1 for count in (*told.values(), *arrived.values())),
-            bar=at_most(0),
-        ),
-    ]
-
-
-def _memory(samples: Sequence[Sequence[int]], *, quarter: int) -> Iterator[Figure]:
-    for number, resident in enumerate(zip(*samples, strict=True), 1):
-        quarters = [
-            statistics.median(resident[max(0, end - _SAMPLES) : end]) / 2**20
-            for end in (quarter, 2 * quarter, 3 * quarter, len(resident))
-        ]
-        yield Figure(
-            name=f"memory of batcher {number} at the end ÷ after a quarter",
-            value=quarters[-1] / quarters[0],
-            bar=at_most(GROWTH),
-            note=f"after each quarter {', '.join(f'{each:.1f}' for each in quarters)} MiB",
-        )
 
 
 async def measure(folder: Path, plan: Plan) -> list[Figure]:

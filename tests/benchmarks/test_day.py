@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from benchmarks.batch_tier import Pace
-from benchmarks.day import FULL, Plan, _differences, _windows, measure, requests
+from benchmarks.day import FULL, Plan, measure, requests
+from benchmarks.day_figures import differences, window_figures
 from core.models import Generation, Window
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -32,11 +33,9 @@ def test_the_day_has_three_thousand_jobs_the_same_each_time() -> None:
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize(
-    ("turns", "differences"), [("abababab", [0]), ("aabaabbb", [2 / 3]), ("aaaabbbb", [])]
-)
+@pytest.mark.parametrize(("turns", "expected"), [("abababab", [0]), ("aabaabbb", [2 / 3]), ("aaaabbbb", [])])
 async def test_customers_are_compared_where_both_have_more_in_mid_window(
-    turns: str, differences: list[float]
+    turns: str, expected: list[float]
 ) -> None:
     # Three and one; of "aaaa" nothing is left in mid-window, so nobody is compared.
     owners, window = {"a": uuid4(), "b": uuid4()}, uuid4()
@@ -44,7 +43,7 @@ async def test_customers_are_compared_where_both_have_more_in_mid_window(
         Generation(account_id=owners[owner], window_id=window, finished_at=at(number), created_at=NOON)
         for number, owner in enumerate(turns)
     ]
-    assert list(_differences(rows, least=2)) == pytest.approx(differences)
+    assert list(differences(rows, least=2)) == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("database")
@@ -69,7 +68,7 @@ async def test_a_job_belongs_into_the_first_window_that_can_have_it() -> None:
             published_at=at(published),
             finished_at=at(35),
         )
-        figures = {figure.name: figure for figure in _windows([row], found, plan())}
+        figures = {figure.name: figure for figure in window_figures([row], found, due=1, least=2)}
         return figures["jobs outside their window"].value
 
     assert [astray(window, 4, 4.01) for window in (1, 2)] == [0, 1]
