@@ -85,7 +85,7 @@ FULL: Final = Plan(
     jobs=2600,
     rushes=(8, 20, 32, 44),
     rush_customers=4,
-    rush_jobs=40,
+    rush_jobs=60,
     pace=Pace(workers=2, slots=4, seconds=0.08),
 )
 QUICK: Final = Plan(
@@ -95,7 +95,7 @@ QUICK: Final = Plan(
     jobs=400,
     rushes=(4,),
     rush_customers=4,
-    rush_jobs=40,
+    rush_jobs=60,
     pace=Pace(workers=2, slots=4, seconds=0.08),
 )
 
@@ -153,7 +153,6 @@ class Day:
                 rows,
                 await Window.all().order_by("tick_at"),
                 due=self._plan.windows,
-                least=self._plan.rush_jobs // 5,
             ),
             *letter_figures(rows, await Letter.all(), await asyncio.to_thread(self._tier.letters)),
             *memory_figures(self._resident, quarter=max(1, self._plan.windows // 4)),

@@ -14,6 +14,9 @@ from core.models import Generation, Letter, Window
 DIFFERENCE: Final = 0.1
 GROWTH: Final = 1.1
 
+_BACKLOG: Final = 10
+"""Jobs that somebody has to have had: of fewer, one more or less would be over the tenth."""
+
 _SAMPLES: Final = 3
 
 
@@ -31,16 +34,13 @@ def job_figures(rows: Sequence[Generation], *, asked: int) -> list[Figure]:
     ]
 
 
-def window_figures(
-    rows: Sequence[Generation], found: Sequence[Window], *, due: int, least: int
-) -> list[Figure]:
+def window_figures(rows: Sequence[Generation], found: Sequence[Window], *, due: int) -> list[Figure]:
     """Whether every job was in its window, in time, and in its turn.
 
     Args:
         rows: all jobs.
         found: all windows, in order.
         due: how many there have to be.
-        least: of so many jobs each, at least, are the backlogs that are compared.
     """
     beats = [window.tick_at for window in found]
     openings = [window.opened_at or window.tick_at for window in found]
@@ -76,7 +76,7 @@ def window_figures(
         ),
         Figure(name="jobs put off to the next window", value=sum(window.put_off for window in found)),
     ]
-    unfair = list(differences(rows, least=least))
+    unfair = list(differences(rows))
     if unfair:
         figures.append(
             Figure(
@@ -89,13 +89,8 @@ def window_figures(
     return figures
 
 
-def differences(rows: Sequence[Generation], *, least: int) -> Iterator[float]:
-    """By how much customers with a backlog differ when half of their window's pictures are made.
-
-    Args:
-        rows: all jobs.
-        least: how many one of them has to have had, or one job more or less would be too much.
-    """
+def differences(rows: Sequence[Generation]) -> Iterator[float]:
+    """By how much customers with a backlog differ when half of their window's pictures are made."""
     members: defaultdict[UUID | None, list[Generation]] = defaultdict(list)
     for row in rows:
         if row.finished_at is not None:
@@ -105,7 +100,7 @@ def differences(rows: Sequence[Generation], *, least: int) -> Iterator[float]:
         asked = Counter(row.account_id for row in jobs)
         had = Counter(row.account_id for row in jobs[: len(jobs) // 2])
         backlogs = [had[account] for account in asked if had[account] < asked[account]]
-        if len(backlogs) > 1 and max(backlogs) >= least:
+        if len(backlogs) > 1 and max(backlogs) >= _BACKLOG:
             yield (max(backlogs) - min(backlogs)) / max(backlogs)
 
 
