@@ -22,7 +22,7 @@ from core.lifecycle import GenerationState
 from core.models import Account, LetterKind, LetterState
 from core.outbox import JobOutbox
 from core.queue import Queue
-from core.repository import accounts, generations, letters, purchases
+from core.repository import accounts, generations, letters, purchases, windows
 from core.repository.database import database, migrate
 from core.settings import BrokerSettings, DatabaseSettings, LimitSettings, TokenSettings, read
 
@@ -34,11 +34,13 @@ account_app = typer.Typer(no_args_is_help=True, help="Customers.")
 purchase_app = typer.Typer(no_args_is_help=True, help="Premium time that was given.")
 letter_app = typer.Typer(no_args_is_help=True, help="Mail to customers.")
 job_app = typer.Typer(no_args_is_help=True, help="Generations on their way.")
+window_app = typer.Typer(no_args_is_help=True, help="Batch windows.")
 app.add_typer(voucher_app, name="voucher")
 app.add_typer(account_app, name="account")
 app.add_typer(purchase_app, name="purchase")
 app.add_typer(letter_app, name="letter")
 app.add_typer(job_app, name="job")
+app.add_typer(window_app, name="window")
 
 Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
 Kind = Annotated[LetterKind | None, typer.Option(help="Only letters of this kind.")]
@@ -267,6 +269,54 @@ def job_retry(generation_id: UUID) -> None:
 
     _with_queue(publish)
     typer.echo("The broker has it.")
+
+
+@window_app.command("list")
+def window_list(
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+) -> None:
+    """Batch windows and how they ended."""
+
+    async def show() -> None:
+        for window in await windows.recent(limit=limit):
+            typer.echo(
+                f"{window.id}  {window.tick_at:%Y-%m-%d %H:%M:%S}  {window.state.value:<11}"
+                f"jobs {window.jobs}  customers {window.customers}"
+                f"{f'  put off {window.put_off}' if window.put_off else ''}"
+                f"{f'  failed {window.failed}' if window.failed else ''}"
+                f"{f'  finished {window.finished_at:%H:%M:%S}' if window.finished_at else ''}"
+            )
+
+    _with_database(show)
+
+
+@window_app.command("show")
+def window_show(window_id: UUID) -> None:
+    """What is known of a batch window: its times, how its jobs stand, and why some failed."""
+
+    async def show() -> None:
+        window = await windows.find(window_id)
+        if window is None:
+            raise NotFoundError(f"there is no window {window_id}")
+        tally = await windows.tally(window.id)
+        typer.echo(f"id         {window.id}")
+        typer.echo(f"state      {window.state.value}")
+        typer.echo(f"beat       {window.tick_at}")
+        typer.echo(f"opened     {window.opened_at or '-'}")
+        typer.echo(f"released   {window.released_at or '-'}")
+        typer.echo(f"finished   {window.finished_at or '-'}")
+        typer.echo(f"deadline   {window.deadline}")
+        typer.echo(f"jobs       {window.jobs}")
+        typer.echo(f"customers  {window.customers}")
+        typer.echo(f"put off    {window.put_off}")
+        counts = window.counts if window.finished_at else tally.states
+        for state in GenerationState:
+            if counts.get(state):
+                typer.echo(f"{state.value.lower():<11}{counts[state]}")
+        for reason, jobs in (window.failures or tally.failures).items():
+            typer.echo(f"failure    {jobs}: {reason or 'without a reason'}")
+
+    _with_database(show)
 
 
 if __name__ == "__main__":

@@ -218,18 +218,38 @@ class Window(Model):
     """One batch window.
 
     ``tick_at`` is the broker's beat that opened it, so that a beat which comes again finds its row.
+    ``put_off`` jobs waited, and were left to the next window because this one could not have made them in
+    time. How its own ended is written when the last one has; ``failures`` are the reasons, with their jobs.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     tick_at = fields.DatetimeField(unique=True)
+    opened_at = fields.DatetimeField(null=True, auto_now_add=True)
     deadline = fields.DatetimeField()
     state = fields.CharEnumField(WindowState, max_length=12, default=WindowState.COLLECTING)
     jobs = fields.IntField(default=0)
+    customers = fields.IntField(default=0, db_default=0)
+    put_off = fields.IntField(default=0, db_default=0)
     released_at = fields.DatetimeField(null=True)
     finished_at = fields.DatetimeField(null=True)
+    succeeded = fields.IntField(default=0, db_default=0)
+    failed = fields.IntField(default=0, db_default=0)
+    rejected = fields.IntField(default=0, db_default=0)
+    canceled = fields.IntField(default=0, db_default=0)
+    failures: fields.JSONField[dict[str, int]] = fields.JSONField(null=True)
 
     class Meta:
         table = "batch_window"
+
+    @property
+    def counts(self) -> dict[GenerationState, int]:
+        """How its jobs ended, once it has finished."""
+        return {
+            GenerationState.SUCCEEDED: self.succeeded,
+            GenerationState.FAILED: self.failed,
+            GenerationState.REJECTED: self.rejected,
+            GenerationState.CANCELED: self.canceled,
+        }
 
 
 class WindowAccount(Model):

@@ -11,13 +11,13 @@ from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState
 from core.messages import Outcome, Progress, Started, StoredImage, decode_result
-from core.models import Generation, LetterKind
+from core.models import Generation, LetterKind, Window
 from core.outbox import write_letter
 from core.queue import Consumer, Queue
 from core.queue import Delivery as Message
 from core.repository import erasures, generations, windows
 from core.repository.database import UNAVAILABLE, in_transaction
-from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED
+from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED, WINDOW_SECONDS
 
 _FETCH = 64
 _RETRY_SECONDS = 2.0
@@ -62,12 +62,14 @@ class Recorder:
             if generation is None:
                 return None
             await generations.store_images(generation_id, images)
-            await _write_letter_if_due(generation, at=at)
+            finished = await _write_letter_if_due(generation, at=at)
         GENERATIONS_FINISHED.labels(tier=generation.tier.value, state=state.value).inc()
         GENERATION_SECONDS.labels(tier=generation.tier.value).observe(
             (at - generation.created_at).total_seconds()
         )
         await self._tell(generation_id, state)
+        if finished is not None:
+            await window_finished(finished, queue=self._queue)
         return generation
 
     async def run(self, consumer: Consumer, *, stop: asyncio.Event) -> None:
@@ -117,16 +119,46 @@ class Recorder:
             log.warning("progress_lost", generation=str(generation_id), error=str(error))
 
 
-async def _write_letter_if_due(generation: Generation, *, at: datetime) -> None:
+async def window_finished(window: Window, *, queue: Queue) -> None:
+    """Say how a window ended that has just done so; the next one opens at once if it had to put jobs off."""
+    began = window.opened_at or window.tick_at
+    ended = window.finished_at or now()
+    WINDOW_SECONDS.observe((ended - began).total_seconds())
+    log.info(
+        "window_finished",
+        window=str(window.id),
+        jobs=window.jobs,
+        customers=window.customers,
+        seconds=round((ended - began).total_seconds(), 3),
+        seconds_left=round((window.deadline - ended).total_seconds(), 3),
+        **{state.value.lower(): jobs for state, jobs in window.counts.items()},
+        put_off=window.put_off,
+        failures=window.failures,
+    )
+    if not window.put_off:
+        return
+    try:
+        await queue.beat()
+    except ServiceUnavailableError as error:
+        # The schedule's own beat opens it later.
+        log.warning("early_window_missed", window=str(window.id), error=str(error))
+
+
+async def _write_letter_if_due(generation: Generation, *, at: datetime) -> Window | None:
+    """Returns the window that is finished by this end."""
     if generation.window_id is not None:
-        last = await windows.close_job(
+        closing = await windows.close_job(
             window_id=generation.window_id, account_id=generation.account_id, at=at
         )
-        if last and await windows.has_news(window_id=generation.window_id, account_id=generation.account_id):
+        if closing.customer and await windows.has_news(
+            window_id=generation.window_id, account_id=generation.account_id
+        ):
             await write_letter(
                 generation.account_id, LetterKind.WINDOW_FINISHED, {"window_id": str(generation.window_id)}
             )
-    elif generation.delivery is Delivery.EMAIL and generation.state is not GenerationState.CANCELED:
+        return closing.window
+    if generation.delivery is Delivery.EMAIL and generation.state is not GenerationState.CANCELED:
         await write_letter(
             generation.account_id, LetterKind.GENERATION_FINISHED, {"generation_id": str(generation.id)}
         )
+    return None

@@ -112,6 +112,18 @@ ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because t
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)
 )
+WINDOW_SECONDS: Final = Histogram(
+    "darkroom_window_seconds",
+    "Seconds from a batch window's opening to the end of its last job",
+    buckets=(1, 5, 15, 60, 120, 300, 600, 900, 1200, 1500, 1800, 2700, 3600),
+)
+WINDOW_PUT_OFF: Final = Counter(
+    "darkroom_window_put_off_total",
+    "Jobs left to the next window for want of time in theirs",
+)
+BEATS_MADE_UP: Final = Counter(
+    "darkroom_beats_made_up_total", "Beats of the window's clock that the broker had missed"
+)
 
 
 class _Lines(structlog.WriteLogger):

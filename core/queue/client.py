@@ -291,6 +291,18 @@ class Queue:
         assert standing.time is not None  # noqa: S101 - the server stamps every stored message
         return standing.time
 
+    async def beat(self) -> None:
+        """Make the clock beat once beside its schedule; one that is still waiting is replaced."""
+        await self._publish(topology.TICK_SUBJECT, b"", {})
+
+    async def last_beat_at(self) -> datetime | None:
+        """When the clock has beaten last, by its schedule or beside it, or none if it never has."""
+        async with _translated():
+            try:
+                return (await self._js.get_last_msg("CLOCK", topology.TICK_SUBJECT)).time
+            except NotFoundError:
+                return None
+
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Publish and wait until it is stored; tried again where the broker gave no answer."""
         for attempt in range(1, _PUBLISH_TRIES + 1):

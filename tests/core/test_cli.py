@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from core.clock import now
-from core.models import Account, Letter, LetterKind, LetterState, Purchase
+from core.lifecycle import GenerationState
+from core.models import Account, Generation, Letter, LetterKind, LetterState, Purchase
 from core.outbox import write_letter
+from core.repository import generations, windows
 from core.repository.accounts import note_bounce
+from core.repository.database import in_transaction
 from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
 
 NewAccount = Callable[..., Awaitable[Account]]
+NewGeneration = Callable[..., Awaitable[Generation]]
 
 DARKROOM = Path(sysconfig.get_path("scripts")) / "darkroom"
 
@@ -143,6 +147,38 @@ async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:
     assert len(made.stdout.strip()) == 43
 
 
+async def test_an_operator_looks_at_windows(
+    environment: dict[str, str], new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account()
+    ends = [(GenerationState.SUCCEEDED, None), *2 * [(GenerationState.FAILED, "Out of paint.")]]
+    jobs = [await new_generation(account) for _ in ends]
+    async with in_transaction():
+        window = await windows.open_window(tick_at=now(), deadline=now() + timedelta(minutes=30))
+        await windows.assign(window, [job.id for job in jobs], put_off=4)
+    await windows.mark_running(window.id, at=now())
+    for number, (job, (state, error)) in enumerate(zip(jobs, ends, strict=True)):
+        if number == 2:
+            shown = darkroom(environment, "window", "show", str(window.id)).stdout
+            assert "queued     1\n" in shown
+            assert "failure    1: Out of paint.\n" in shown
+        async with in_transaction():
+            await generations.transition(job.id, state, at=now(), error=error)
+            await windows.close_job(window_id=window.id, account_id=account.id, at=now())
+
+    listed = darkroom(environment, "window", "list")
+    assert listed.returncode == 0, listed.stderr
+    [line] = listed.stdout.splitlines()
+    assert line.startswith(str(window.id))
+    assert "FINISHED   jobs 3  customers 1  put off 4  failed 2  finished" in line
+    # The record outlives the rows that it was counted from.
+    await Generation.all().delete()
+    shown = darkroom(environment, "window", "show", str(window.id)).stdout
+    for row in ("state      FINISHED", "jobs       3", "succeeded  1", "failed     2", "put off    4"):
+        assert f"{row}\n" in shown
+    assert "failure    2: Out of paint.\n" in shown
+
+
 async def test_streams_and_migrations_may_be_run_again(environment: dict[str, str]) -> None:
     for words in (["streams"], ["streams"], ["migrate"]):
         done = darkroom(environment, *words)
@@ -158,6 +194,7 @@ async def test_streams_and_migrations_may_be_run_again(environment: dict[str, st
         (["voucher", "create", "--days", "0"], "days: must be 1 to 3660, not 0"),
         (["account", "ensure", "a@example.org", "--password-env", "UNSET"], "password: must have 8 to 128"),
         (["letter", "retry", "00000000-0000-4000-8000-000000000000"], "no failed letter"),
+        (["window", "show", "00000000-0000-4000-8000-000000000000"], "there is no window"),
         (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open generation"),
     ],
 )

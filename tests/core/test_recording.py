@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 from tortoise import connections
 
 from core.clock import now
@@ -147,6 +148,33 @@ async def test_no_letter_is_written_while_a_job_is_open(
     # The other one is canceled: its end completes the letter all the same.
     await recorder.finish(second.id, CANCELED, at=now())
     assert await Letter.all().count() == 1
+
+
+@pytest.mark.parametrize("put_off", [0, 3])
+async def test_the_end_of_a_window_is_logged_and_brings_a_beat_if_jobs_were_put_off(
+    queue: Queue, new_account: NewAccount, new_generation: NewGeneration, put_off: int
+) -> None:
+    generations = [await new_generation(await new_account()) for _ in range(3)]
+    async with in_transaction():
+        window = await windows.open_window(tick_at=now(), deadline=now() + timedelta(minutes=30))
+        await windows.assign(window, [generation.id for generation in generations], put_off=put_off)
+    await windows.mark_running(window.id, at=now())
+    recorder = Recorder(queue=queue)
+
+    with capture_logs() as logs:
+        for generation, state in zip(generations, (SUCCEEDED, FAILED, FAILED), strict=True):
+            assert await queue.last_beat_at() is None
+            assert [line for line in logs if line["event"] == "window_finished"] == []
+            error = "Out of paint." if state is FAILED else None
+            await recorder.finish(generation.id, state, at=now(), error=error)
+
+    [line] = [line for line in logs if line["event"] == "window_finished"]
+    assert line["window"] == str(window.id)
+    counted = [line[name] for name in ("jobs", "customers", "succeeded", "failed", "canceled", "put_off")]
+    assert counted == [3, 3, 1, 2, 0, put_off]
+    assert line["failures"] == {"Out of paint.": 2}
+    assert 0 <= line["seconds"] < 60
+    assert (await queue.last_beat_at() is not None) == bool(put_off)
 
 
 async def test_a_window_of_which_a_customer_canceled_everything_brings_no_letter(

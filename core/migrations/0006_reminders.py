@@ -5,7 +5,7 @@ from tortoise import fields
 from tortoise.indexes import Index
 
 class Migration(migrations.Migration):
-    dependencies = [('darkroom', '0004_deletion')]
+    dependencies = [('darkroom', '0005_windows')]
 
     initial = False
 
