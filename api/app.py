@@ -35,7 +35,6 @@ from core.outbox import JobOutbox
 from core.outlook import Outlooks
 from core.queue import Queue, Workers
 from core.recording import Recorder
-from core.repository.database import UNAVAILABLE
 from core.retention import Lifetimes
 from core.statuses import Statuses
 from core.storage import DownloadLinks, Storage
@@ -178,6 +177,5 @@ def _answer_errors(app: FastAPI) -> None:
         return Response(status_code=400)
 
     app.add_exception_handler(ClientDisconnect, left)
-    for kind in (ServiceUnavailableError, *UNAVAILABLE):
-        app.add_exception_handler(kind, unavailable)
+    app.add_exception_handler(ServiceUnavailableError, unavailable)
     app.add_exception_handler(ObjectNotFoundError, gone)

@@ -13,7 +13,7 @@ from core.errors import ServiceUnavailableError
 from core.lifecycle import Tier
 from core.models import Erasure
 from core.repository import erasures, rate_limits, sweeps
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.retention import Lifetimes
 from core.settings import RetentionSettings
 from core.storage import Storage
@@ -111,7 +111,7 @@ async def _repeat(
     while not stop.is_set():
         try:
             done = await work()
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except ServiceUnavailableError as error:
             log.warning("retention_postponed", error=repr(error))
             done = 0
         if done < batch:

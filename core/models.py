@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import asyncpg
 from tortoise import fields
 from tortoise.backends.base.config_generator import expand_db_url
 from tortoise.fields.base import OnDelete
@@ -407,25 +406,20 @@ class Subscription(Model):
         unique_together = (("account", "place"),)
 
 
-class _Connection(asyncpg.Connection):
-    """A pooled connection that goes back without a round trip to the server.
+def database_config(settings: DatabaseSettings, *, patience: float | None = None) -> dict[str, Any]:
+    """Tortoise's configuration for a database; timestamps are aware and in UTC.
 
-    What asyncpg would reset there are advisory locks, cursors, listeners and session settings, of which
-    nobody here leaves any on a pooled connection. An open transaction is rolled back all the same.
+    Args:
+        settings: where it is.
+        patience: seconds that a statement, or the wait for a connection, may take; none for as long as it
+            takes.
     """
-
-    def get_reset_query(self) -> str:
-        """Nothing."""
-        return ""
-
-
-def database_config(settings: DatabaseSettings) -> dict[str, Any]:
-    """Tortoise's configuration for a database; timestamps are aware and in UTC."""
     connection = expand_db_url(settings.database_url.get_secret_value())
+    connection["engine"] = "core.repository.postgres"
     connection["credentials"] |= {
         "minsize": 1,
         "maxsize": settings.database_pool_size,
-        "connection_class": _Connection,
+        "patience": patience,
     }
     return {
         "connections": {"default": connection},

@@ -15,7 +15,7 @@ from core.models import Generation, LetterKind
 from core.queue import Lane, Queue
 from core.repository import generations, letters
 from core.repository.accounts import email_key
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.telemetry import JOBS_RELAYED
 
 RELAY_AGE: Final = timedelta(seconds=5)
@@ -121,7 +121,7 @@ class JobOutbox:
             return
         try:
             await generations.mark_published(published, at=now())
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("jobs_left_unmarked", jobs=len(published), error=repr(error))
             self._published += published
 
@@ -162,7 +162,7 @@ class JobOutbox:
         while not stop.is_set():
             try:
                 await self.relay()
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("relay_postponed", error=repr(error))
             await pause(stop, seconds=_RELAY_PAUSE)
             await self.mark()

@@ -12,7 +12,6 @@ from core.lifecycle import GenerationState
 from core.queue import Delivery, Lane, Queue, topology
 from core.recording import Recorder
 from core.repository import generations
-from core.repository.database import UNAVAILABLE
 
 OVERDUE: Final = "The pictures were not finished before the window's deadline. Please ask for them again."
 
@@ -76,7 +75,7 @@ class Reconciler:
         ):
             try:
                 await self._give_up(advisory)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("advisory_postponed", error=repr(error))
                 await message.nak(delay=_RETRY_SECONDS)
             else:
@@ -103,7 +102,7 @@ class Reconciler:
         while not stop.is_set():
             try:
                 found = await self.fail_overdue()
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("overdue_postponed", error=repr(error))
                 found = 0
             if found < _OVERDUE_BATCH:

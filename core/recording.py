@@ -16,7 +16,7 @@ from core.outbox import write_letter
 from core.queue import Consumer, Queue
 from core.queue import Delivery as Message
 from core.repository import erasures, generations, windows
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED
 
 _FETCH = 64
@@ -86,7 +86,7 @@ class Recorder:
         with structlog.contextvars.bound_contextvars(generation=str(result.id), request_id=result.request_id):
             try:
                 await self._record(result)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("result_postponed", error=repr(error))
                 await message.nak(delay=_RETRY_SECONDS)
                 return

@@ -24,10 +24,14 @@ class SettingsGroup(BaseSettings):
 
 
 class DatabaseSettings(SettingsGroup):
-    """PostgreSQL."""
+    """PostgreSQL.
+
+    Connecting, waiting for a connection, and a statement may take ``database_timeout_seconds`` each.
+    """
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1)
+    database_timeout_seconds: float = Field(default=4, gt=0)
 
 
 class BrokerSettings(SettingsGroup):

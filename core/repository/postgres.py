@@ -1,0 +1,199 @@
+"""PostgreSQL as Tortoise sees it, with bounds in time and errors that say whose fault it was.
+
+Tortoise finds ``client_class`` here by the engine's name in ``core.models.database_config``.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import asyncpg
+from asyncpg.pool import PoolAcquireContext
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.backends.base.client import (
+    NestedTransactionContext,
+    PoolConnectionWrapper,
+    TransactionContextPooled,
+)
+from tortoise.connection import get_connections
+from tortoise.exceptions import DBConnectionError
+
+from core.errors import ServiceUnavailableError
+
+_AT_FAULT: Final = (
+    OSError,
+    DBConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What comes when the server or the way to it, rather than the statement, is at fault."""
+
+_LOST: Final = re.compile(r"\bclos(ed|ing)\b|released back to the pool")
+"""How asyncpg says that a connection has gone meanwhile, in the errors with which it reports misuse too."""
+
+_FAREWELL_SECONDS: Final = 1.0
+"""How long a connection may take to come to rest when whoever used it was canceled."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the server is at fault for into our error; a wrong statement stays what it is.
+
+    Raises:
+        ServiceUnavailableError: the database does not answer, or does not take anything now.
+    """
+    try:
+        yield
+    except _AT_FAULT as error:
+        raise ServiceUnavailableError(f"database: {error!r}") from error
+    except asyncpg.InterfaceError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise ServiceUnavailableError(f"database: {error!r}") from error
+
+
+class _Connection(asyncpg.Connection):
+    """A pooled connection that goes back without a round trip to the server.
+
+    What asyncpg would reset there are advisory locks, cursors, listeners and session settings, of which
+    nobody here leaves any on a pooled connection. An open transaction is rolled back all the same.
+    """
+
+    def get_reset_query(self) -> str:
+        """Nothing."""
+        return ""
+
+
+class _Pool(asyncpg.Pool):
+    """A pool that nobody waits for any longer than for an answer."""
+
+    def __init__(self, *, patience: float | None, **settings: Any) -> None:
+        super().__init__(
+            max_queries=50_000,
+            max_inactive_connection_lifetime=300.0,
+            record_class=asyncpg.Record,
+            timeout=patience or 60,
+            command_timeout=patience,
+            **settings,
+        )
+        self._patience = patience
+
+    def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[asyncpg.Record]":
+        """A connection, or a timeout; giving it back is bounded alike."""
+        return super().acquire(timeout=timeout or self._patience)
+
+
+class _Pooled(PoolConnectionWrapper[asyncpg.Connection]):
+    """One statement's connection."""
+
+    async def __aexit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
+        if isinstance(exc_val, TimeoutError) and self.connection is not None:
+            # Asking the server to stop would wait for the one that has not answered.
+            self.connection.terminate()
+        pool = self.client._pool
+        with suppress(TimeoutError):
+            patience = _FAREWELL_SECONDS if isinstance(exc_val, asyncio.CancelledError) else None
+            await pool.release(self.connection, timeout=patience)
+
+
+class _TransactionContext(TransactionContextPooled):
+    """Gives its connection back whatever happens: Tortoise's keeps one that could not begin."""
+
+    async def __aenter__(self) -> "_Transaction":
+        client: _Transaction = self.client  # type: ignore[assignment] # made below
+        with translated():
+            await self.ensure_connection()
+            client._connection = await client._parent._pool.acquire()  # type: ignore[union-attr,assignment] # just ensured
+        try:
+            await client.begin()
+        except BaseException:
+            await self._give_back()
+            raise
+        self.token = get_connections().set(self.connection_name, client)
+        return client
+
+    async def __aexit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
+        client: _Transaction = self.client  # type: ignore[assignment] # made below
+        try:
+            if not client._finalized:
+                with translated():
+                    await (client.commit() if exc_type is None else client.rollback())
+        except ServiceUnavailableError:
+            # What went wrong first says more; without its connection a transaction is rolled back anyway.
+            if exc_type is None:
+                raise
+        finally:
+            get_connections().reset(self.token)
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        client: _Transaction = self.client  # type: ignore[assignment] # made below
+        if client._parent._pool is not None:
+            with suppress(TimeoutError):
+                await client._parent._pool.release(client._connection)  # type: ignore[arg-type] # the pool's own
+
+
+class PostgresClient(AsyncpgDBClient):
+    """Tortoise's client over a bounded pool.
+
+    Args:
+        patience: seconds that connecting, waiting for a connection, and a statement may take each; none for
+            as long as it takes.
+        settings: as Tortoise has them.
+    """
+
+    def __init__(self, *, patience: float | None = None, **settings: Any) -> None:
+        super().__init__(connection_class=_Connection, **settings)
+        self._patience = patience
+
+    async def create_pool(self, **settings: Any) -> asyncpg.Pool:
+        """A pool with its first connection open."""
+        pool = _Pool(patience=self._patience, **settings)
+        await pool
+        return pool
+
+    def acquire_connection(self) -> _Pooled:
+        """One statement's connection."""
+        return _Pooled(self, self._pool_init_lock)
+
+    def _in_transaction(self) -> _TransactionContext:
+        return _TransactionContext(_Transaction(self), self._pool_init_lock)
+
+    async def _translate_exceptions(
+        self,
+        func: Callable[..., Awaitable[Any]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        with translated():
+            return await super()._translate_exceptions(func, *args, **kwargs)
+
+
+class _Transaction(TransactionWrapper):
+    """A transaction, which ends with its connection when the server does not answer."""
+
+    def _in_transaction(self) -> NestedTransactionContext:
+        return NestedTransactionContext(_Transaction(self))
+
+    async def _translate_exceptions(
+        self,
+        func: Callable[..., Awaitable[Any]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        with translated():
+            try:
+                return await super()._translate_exceptions(func, *args, **kwargs)
+            except TimeoutError:
+                self._connection.terminate()
+                raise
+
+
+client_class: Final = PostgresClient
