@@ -215,19 +215,24 @@ _COMPARED = (
 )
 
 
-async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool = False) -> None:
+async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool = False) -> list[str]:
     """Create the streams that are missing and check those that exist.
+
+    Returns:
+        The names of those that were missing.
 
     Raises:
         ConfigurationError: a stream exists with other settings and ``update`` is off; names stream, field,
             both values and the command that changes it.
     """
+    created = []
     for wanted in streams(replicas):
         assert wanted.name  # noqa: S101 - declared above with a name; the library types it as optional
         try:
             existing = (await js.stream_info(wanted.name)).config
         except NotFoundError:
             await js.add_stream(wanted)
+            created.append(wanted.name)
             continue
         differences = [
             f"{field} is {getattr(existing, field)!r}, declared {getattr(wanted, field)!r}"
@@ -242,6 +247,7 @@ async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool =
             )
         await js.update_stream(wanted)
     await _declare_workers_bucket(js, replicas=replicas)
+    return created
 
 
 async def _declare_workers_bucket(js: JetStreamContext, *, replicas: int) -> None:
