@@ -63,15 +63,16 @@ class Parts:
 
 def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
     """The parts, over a connection to the broker."""
+    storage = Storage.open(settings.storage)
     return Parts(
         queue=queue,
-        storage=Storage.open(settings.storage),
+        storage=storage,
         outbox=JobOutbox(queue=queue),
         recorder=Recorder(queue=queue),
         places=SubscriptionPlaces(settings.limits),
         stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
         connections=Connections(check_seconds=settings.websocket.session_check_seconds),
-        health=HealthChecks(queue=queue),
+        health=HealthChecks(queue=queue, storage=storage),
     )
 
 

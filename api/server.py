@@ -49,7 +49,7 @@ class ApiServer(uvicorn.Server):
     """Told to stop, it says so at ``/health/serving`` and serves on until nobody should come any more.
 
     Then it takes no more connections, closes websockets with 1012 and gives requests under way their time.
-    A second signal ends the waiting.
+    Another signal ends the one waiting, and then the other.
 
     Args:
         config: of uvicorn.
@@ -71,6 +71,10 @@ class ApiServer(uvicorn.Server):
         yield
 
     def _leave(self) -> None:
+        if self.should_exit:
+            log.warning("api_hurries")
+            self.force_exit = True
+            return
         if self._health.leaving:
             self.should_exit = True
             return

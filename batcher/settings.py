@@ -25,10 +25,17 @@ class LetterSettings(SettingsGroup):
     letter_link_days: int = Field(default=7, ge=1)
 
 
+class BatcherProcessSettings(SettingsGroup):
+    """How long what is under way may still take once the batcher is told to stop, in seconds."""
+
+    batcher_drain_seconds: float = Field(default=7, ge=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatcherSettings(ProcessSettings):
     """Every group of the process."""
 
+    process: BatcherProcessSettings
     database: DatabaseSettings
     broker: BrokerSettings
     storage: StorageSettings

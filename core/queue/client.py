@@ -59,6 +59,7 @@ class Queue:
         self._client = Client()
         self._js: JetStreamContext = self._client.jetstream(timeout=_API_TIMEOUT)
         self._consumers: list[Consumer] = []
+        self._opening = False
         self._opened = False
         self._doubtful = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,6 +118,7 @@ class Queue:
         async def note_reconnection() -> None:
             self._doubtful.set()
 
+        self._opening = True
         password = self._settings.nats_password
         await self._client.connect(
             self._settings.nats_url,
@@ -142,7 +144,8 @@ class Queue:
         if self._client.is_connected:
             with suppress(NatsError):
                 await self._client.flush(timeout=_FLUSH_TIMEOUT)
-        await self._client.close()
+        if self._opening:
+            await self._client.close()
 
     @property
     def healthy(self) -> bool:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
+import structlog
 from tortoise import Tortoise, connections
 from tortoise.exceptions import OperationalError
 from tortoise.migrations.api import migrate as run_migrations
@@ -18,7 +19,7 @@ from core.models import database_config
 from core.repository.postgres import translated
 from core.settings import DatabaseSettings
 
-__all__ = ["UNAVAILABLE", "database", "in_transaction", "migrate", "ping", "require_schema"]
+__all__ = ["UNAVAILABLE", "database", "in_transaction", "migrate", "require_schema", "schema_there"]
 
 UNAVAILABLE: Final = (ServiceUnavailableError,)
 """What comes when the server rather than the statement is at fault, see :mod:`core.repository.postgres`."""
@@ -27,6 +28,10 @@ _MIGRATION_LOCK: Final = 0x6461726B
 """Key of the advisory lock under which one process at a time migrates."""
 
 _MIGRATIONS: Final = frozenset(module.name for module in pkgutil.iter_modules(migrations.__path__))
+
+_PAUSE: Final = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -37,19 +42,6 @@ async def database(settings: DatabaseSettings) -> AsyncIterator[None]:
         yield
     finally:
         await Tortoise.close_connections()
-
-
-async def ping(*, seconds: float) -> None:
-    """Ask the server for a sign of life.
-
-    Raises:
-        ServiceUnavailableError: none came within so many seconds.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            await connections.get("default").execute_query("SELECT 1")
-    except TimeoutError as error:
-        raise ServiceUnavailableError(f"database: no answer within {seconds:g} s") from error
 
 
 async def require_schema() -> None:
@@ -68,6 +60,18 @@ async def require_schema() -> None:
         raise ServiceUnavailableError(
             f"database: the schema lacks {', '.join(sorted(missing))} (`darkroom migrate`)"
         )
+
+
+async def schema_there() -> None:
+    """Wait for the server and its schema: processes start in any order."""
+    while True:
+        try:
+            await require_schema()
+        except ServiceUnavailableError as error:
+            log.warning("waiting_for_database", error=str(error))
+            await asyncio.sleep(_PAUSE)
+        else:
+            return
 
 
 async def migrate(settings: DatabaseSettings) -> None:

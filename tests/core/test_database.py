@@ -14,7 +14,7 @@ from tortoise.exceptions import IntegrityError, OperationalError
 from core.errors import ServiceUnavailableError
 from core.models import Account
 from core.repository.database import database as open_database
-from core.repository.database import in_transaction, ping, require_schema
+from core.repository.database import in_transaction, require_schema
 from core.settings import DatabaseSettings
 from tests.link import Link, link_to
 
@@ -123,13 +123,6 @@ async def test_a_wrong_statement_is_no_absence(database: DatabaseSettings) -> No
     await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
     with pytest.raises(IntegrityError):
         await Account.create(email="b@example.org", email_key="a@example.org", password_hash="-")
-
-
-async def test_a_sign_of_life_is_waited_for_as_long_as_asked(over_link: DatabaseSettings, link: Link) -> None:
-    await ping(seconds=1)
-    link.fall_silent()
-    with pytest.raises(ServiceUnavailableError, match=r"database: no answer within 0\.1 s"):
-        await ping(seconds=0.1)
 
 
 async def test_a_schema_that_is_missing_or_older_than_the_code_is_told(database: DatabaseSettings) -> None:
