@@ -108,7 +108,7 @@ async def _work_when_there(
 async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) -> None:
     recorder = Recorder(queue=queue)
     releaser = Releaser(queue=queue, settings=settings.window)
-    reconciler = Reconciler(queue=queue, recorder=recorder)
+    reconciler = Reconciler(queue=queue, recorder=recorder, settings=settings.reconciler)
     outbox = JobOutbox(queue=queue)
     postman = build_postman(settings)
     retention = Retention(

@@ -10,6 +10,7 @@ from core.settings import (
     LinkSettings,
     MailSettings,
     ProcessSettings,
+    ReconcilerSettings,
     RetentionSettings,
     SettingsGroup,
     StorageSettings,
@@ -44,4 +45,5 @@ class BatcherSettings(ProcessSettings):
     window: WindowSettings
     letters: LetterSettings
     retention: RetentionSettings
+    reconciler: ReconcilerSettings
     telemetry: TelemetrySettings

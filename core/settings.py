@@ -207,6 +207,13 @@ class WindowSettings(SettingsGroup):
     window_deadline_minutes: float = Field(default=30, gt=0)
 
 
+class ReconcilerSettings(SettingsGroup):
+    """How often open jobs are looked for on the broker, and how long after their publication first."""
+
+    reconcile_seconds: float = Field(default=10, gt=0)
+    reconcile_age_seconds: float = Field(default=15, ge=0)
+
+
 class TelemetrySettings(SettingsGroup):
     """Logs and metrics. Port 0 leaves the metrics server off."""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
 from typing import Final, Self
 from urllib.parse import urlencode
@@ -84,8 +84,12 @@ class Storage:
             raise ServiceUnavailableError(f"object store, head {key}: {error}") from error
         return True
 
-    async def delete_under(self, prefix: str) -> int:
+    async def delete_under(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """Delete every object whose key begins with ``prefix``, which ends with a slash; returns how many.
+
+        Args:
+            prefix: where.
+            keep: keys that stay.
 
         Raises:
             ServiceUnavailableError: the store did not answer, or somebody else deletes there; what is left
@@ -94,8 +98,9 @@ class Storage:
         deleted = 0
         try:
             async for found in obstore.list(self._store, prefix=prefix):
-                keys = [item["path"] for item in found]
-                await obstore.delete_async(self._store, keys)
+                keys = [item["path"] for item in found if item["path"] not in keep]
+                if keys:
+                    await obstore.delete_async(self._store, keys)
                 deleted += len(keys)
         except (BaseError, OSError) as error:
             raise ServiceUnavailableError(f"object store, delete {prefix}: {error}") from error

@@ -37,6 +37,13 @@ GENERATION_SECONDS: Final = Histogram(
     buckets=(0.5, 1, 2, 4, 8, 15, 30, 60, 300, 900, 1800, 3600),
 )
 JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
+JOBS_LOST: Final = Counter(
+    "darkroom_jobs_lost_total", "Jobs that the broker had lost and were published again", ["lane"]
+)
+JOBS_DEAD: Final = Counter("darkroom_jobs_dead_total", "Jobs that our side failed, by why", ["why"])
+JOBS_UNATTENDED: Final = Gauge(
+    "darkroom_jobs_unattended", "Generations that run, but on no worker that gives a sign of life"
+)
 LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
 IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
 SLOTS: Final = Gauge("darkroom_slots", "Pictures under way, paused ones included", ["tier"])
@@ -97,6 +104,9 @@ GENERATIONS_EXPIRED: Final = Counter(
     "darkroom_generations_expired_total", "Generations deleted because their time was over", ["tier"]
 )
 OBJECTS_DELETED: Final = Counter("darkroom_objects_deleted_total", "Pictures deleted from the object store")
+LEFTOVERS_DELETED: Final = Counter(
+    "darkroom_leftovers_deleted_total", "Pictures of attempts that were never reported, deleted"
+)
 ERASURES_DUE: Final = Gauge("darkroom_erasures_due", "Folders of the object store that wait to be emptied")
 ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because they were over", ["table"])
 WINDOW_JOBS: Final = Histogram(

@@ -23,7 +23,7 @@ from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
 from core.queue import topology
 from core.queue.consumer import Consumer, Standing
-from core.queue.topology import ConsumerSpec, Lane
+from core.queue.topology import ConsumerSpec, Lane, job_of_subject
 from core.settings import BrokerSettings
 from core.telemetry import STREAM_RECREATIONS
 
@@ -59,6 +59,7 @@ class Queue:
         self._client = Client()
         self._js: JetStreamContext = self._client.jetstream(timeout=_API_TIMEOUT)
         self._consumers: list[Consumer] = []
+        self._schedule: str | None = None
         self._opening = False
         self._opened = False
         self._doubtful = asyncio.Event()
@@ -134,7 +135,7 @@ class Queue:
             reconnected_cb=note_reconnection,
         )
         self._opened = True
-        self._tasks.append(asyncio.create_task(self._declare_what_is_doubtful()))
+        self._tasks.append(asyncio.create_task(self._restore_what_is_doubtful()))
 
     async def close(self) -> None:
         """Flush what was published and disconnect; every fetch must have ended before."""
@@ -162,20 +163,30 @@ class Queue:
                 await topology.declare_consumer(self._js, spec)
         return created
 
-    async def _declare_what_is_doubtful(self) -> None:
+    async def restore(self) -> None:
+        """Declare again what is gone: streams, consumers, the window's schedule. Cheap where nothing is.
+
+        Raises:
+            ConfigurationError: a stream exists with other settings.
+            ServiceUnavailableError: the broker does not answer.
+        """
+        created = await self.declare()
+        if created:
+            STREAM_RECREATIONS.inc(len(created))
+            log.warning("streams_declared_again", streams=created)
+        if self._schedule is not None:
+            await self.schedule_window(self._schedule)
+
+    async def _restore_what_is_doubtful(self) -> None:
         """A server that came back alone has lost what it kept in memory, and somebody may delete a stream."""
         while True:
             await self._doubtful.wait()
             self._doubtful.clear()
             try:
-                created = await self.declare()
+                await self.restore()
             except DarkroomError as error:
                 log.warning("declaring_again_failed", error=str(error))
                 self._doubtful.set()
-            else:
-                if created:
-                    STREAM_RECREATIONS.inc(len(created))
-                    log.warning("streams_declared_again", streams=created)
             await asyncio.sleep(_CONNECT_PAUSE)
 
     def consumer(self, spec: ConsumerSpec) -> Consumer:
@@ -226,17 +237,14 @@ class Queue:
                 settled=info.ack_floor.stream_seq, open=(info.num_pending or 0) + (info.num_ack_pending or 0)
             )
 
-    async def job_at(self, stream: str, sequence: int) -> Job | None:
-        """The job stored at a position of a lane, or none when it is gone or not a job."""
+    async def job_at(self, lane: Lane, sequence: int) -> UUID | None:
+        """Whose job is stored at a position of a lane, or none when it is gone or nobody's."""
         async with self._translated():
             try:
-                message = await self._js.get_msg(stream, seq=sequence)
+                message = await self._js.get_msg(lane.value, seq=sequence)
             except NotFoundError:
                 return None
-        try:
-            return Job.decode(message.data or b"")
-        except InvalidMessageError:
-            return None
+        return job_of_subject(message.subject or "")
 
     async def depth(self, lane: Lane) -> int:
         """How many jobs the lane holds, those in flight included."""
@@ -342,6 +350,7 @@ class Queue:
 
         A schedule that already stands is left alone: setting it again would shift ``@every`` ones.
         """
+        self._schedule = expression
         async with self._translated():
             try:
                 standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)

@@ -35,6 +35,10 @@ SCHEDULE_SUBJECT: Final = "clock.schedule.batch"
 TICK_SUBJECT: Final = "clock.tick.batch"
 
 
+RESULTS: Final = "RESULTS"
+"""The stream of what workers report."""
+
+
 class Lane(StrEnum):
     """The three queues of jobs: each a stream of this name."""
 
@@ -50,6 +54,14 @@ class Lane(StrEnum):
     def of(cls, tier: Tier) -> "Lane":
         """The lane that a newly accepted job of a tier enters."""
         return cls.PREMIUM if tier is Tier.PREMIUM else cls.NORMAL
+
+
+def job_of_subject(subject: str) -> UUID | None:
+    """Whose job a message is that lies on a lane's subject; none when that is nobody's."""
+    try:
+        return UUID(subject.rpartition(".")[2])
+    except ValueError:
+        return None
 
 
 def result_subject(tier: Tier) -> str:
@@ -165,7 +177,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
     """Every stream, with so many copies."""
     declared = [
         *(_jobs(lane) for lane in Lane),
-        _work_queue("RESULTS", "results.*"),
+        _work_queue(RESULTS, "results.*"),
         # Limits retention: in a work queue the schedule itself would die with an ack. One tick is kept,
         # so windows missed while everything was down run once.
         api.StreamConfig(

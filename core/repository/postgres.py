@@ -26,6 +26,7 @@ _AT_FAULT: Final = (
     OSError,
     DBConnectionError,
     asyncpg.PostgresConnectionError,
+    asyncpg.InvalidCatalogNameError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
