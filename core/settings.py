@@ -44,10 +44,14 @@ class BrokerSettings(SettingsGroup):
 
 
 class StorageSettings(SettingsGroup):
-    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address."""
+    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address.
+
+    One request to it may take ``storage_timeout_seconds``, and is tried again for as long.
+    """
 
     storage_url: str
     storage_options: dict[str, str] = Field(default_factory=dict)
+    storage_timeout_seconds: float = Field(default=10, gt=0)
 
 
 class MailSettings(SettingsGroup):

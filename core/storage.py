@@ -19,6 +19,9 @@ from core.settings import LinkSettings, StorageSettings
 CHUNK: Final = 256 * 1024
 """Bytes handed out at a time by :meth:`Storage.stream`."""
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=3)
+_RETRIES: Final = 3
+
 
 class Storage:
     """Objects by key. Keys are paths such as ``generations/<id>/<attempt>/0.png``."""
@@ -33,7 +36,19 @@ class Storage:
         if settings.storage_url.startswith("file://"):
             # Folders that deleting has emptied go too: a cloud store has none.
             return cls(store=from_url(settings.storage_url, mkdir=True, automatic_cleanup=True))
-        return cls(store=from_url(settings.storage_url, config=options))  # type: ignore[call-overload] # options are the operator's own words
+        patience = timedelta(seconds=settings.storage_timeout_seconds)
+        store = from_url(  # type: ignore[call-overload] # options are the operator's own words
+            settings.storage_url,
+            config=options,
+            client_options={
+                "timeout": patience,
+                "connect_timeout": min(patience, _CONNECT_TIMEOUT),
+                "allow_http": options.pop("allow_http", "false") == "true",
+            },
+            # Its own way would be ten times within three minutes.
+            retry_config={"max_retries": _RETRIES, "retry_timeout": patience},
+        )
+        return cls(store=store)
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None:
         """Store an object whole; a reader never sees half of it.

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from PIL import Image
@@ -244,13 +244,10 @@ class Worker:
     async def _drain(self, hurry: asyncio.Event) -> None:
         """Let the jobs under way end for as long as there is time, and hand the others back."""
         if self._held:
-            ending = asyncio.gather(*self._held, return_exceptions=True)
             hurried = asyncio.create_task(hurry.wait())
-            await asyncio.wait(
-                {ending, hurried},
-                timeout=self._settings.worker_drain_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            ending: list[asyncio.Future[Any]] = [asyncio.gather(*self._held, return_exceptions=True), hurried]
+            seconds = self._settings.worker_drain_seconds
+            await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
         for task, one in list(self._held.items()):
             self._engine.cancel(one.id)

@@ -232,10 +232,14 @@ class Queue:
         """How far a consumer has come."""
         async with self._translated():
             info = await self._js.consumer_info(spec.stream, spec.name)
-            assert info.ack_floor is not None  # noqa: S101 - the server always tells it
-            return Standing(
-                settled=info.ack_floor.stream_seq, open=(info.num_pending or 0) + (info.num_ack_pending or 0)
-            )
+        assert info.ack_floor is not None  # noqa: S101 - the server always tells both
+        assert info.delivered is not None  # noqa: S101
+        return Standing(
+            settled=info.ack_floor.stream_seq,
+            delivered=info.delivered.stream_seq,
+            waiting=info.num_pending or 0,
+            unanswered=info.num_ack_pending or 0,
+        )
 
     async def job_at(self, lane: Lane, sequence: int) -> UUID | None:
         """Whose job is stored at a position of a lane, or none when it is gone or nobody's."""

@@ -95,15 +95,27 @@ class Standing:
 
     Attributes:
         settled: up to this sequence of its stream nothing is to be delivered any more.
-        open: how many messages wait for it or for an answer of its readers.
+        delivered: up to this sequence everything was delivered at least once.
+        waiting: how many messages were not delivered yet.
+        unanswered: how many were delivered and are not settled, those that come again among them.
     """
 
     settled: int
-    open: int
+    delivered: int
+    waiting: int
+    unanswered: int
 
     def is_past(self, sequence: int) -> bool:
         """Whether everything for it up to a sequence is settled."""
-        return not self.open or self.settled >= sequence
+        return not (self.waiting or self.unanswered) or self.settled >= sequence
+
+    def gave_up(self, sequence: int) -> bool:
+        """Whether what a work queue still holds there will not come again.
+
+        Of what was delivered too often the server says nothing but that nobody owes it an answer, which is
+        to be seen only while nobody owes one for anything else.
+        """
+        return not self.unanswered and sequence <= self.delivered
 
 
 class Consumer:

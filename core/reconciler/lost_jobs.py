@@ -55,8 +55,8 @@ class LostJobs:
 
     A job is lost when no lane holds it, no worker's sign of life names it, and every result that there was
     then is recorded: a worker reports before it acknowledges, so that one which has just finished is never
-    taken for lost. A job that a lane holds and will not deliver any more is failed, whether or not an
-    advisory told of it.
+    taken for lost. A job that a lane holds and will not deliver any more is failed, should no advisory have
+    told of it.
 
     Any number of replicas may run; a lane takes a job once.
     """
@@ -105,7 +105,8 @@ class LostJobs:
         self._unattended += sum(generation.state is GenerationState.RUNNING for generation in unheld)
         if not unheld:
             return
-        floors = {lane: (await self._queue.standing(spec)).settled for lane, spec in _BOUNDED.items()}
+        # Before the lanes are looked at: what comes into them meanwhile is behind it.
+        standings = {lane: await self._queue.standing(spec) for lane, spec in _BOUNDED.items()}
         places = await self._places((generation.id, lane_of(generation)) for generation in unheld)
         told_until = await self._queue.last_stored(topology.RESULTS)
         for generation in unheld:
@@ -113,8 +114,7 @@ class LostJobs:
             if place is None:
                 suspect = _Suspect(missed_in=lane, told_until=told_until)
                 self._suspects.setdefault(generation.id, suspect)
-            elif place <= floors.get(lane, 0):
-                # In a work queue what is settled is gone, unless it was delivered too often.
+            elif lane in standings and standings[lane].gave_up(place):
                 await self._dead_letters.exhausted(generation.id, lane, deliveries=topology.MAX_DELIVER)
 
     async def _settle_suspects(self, held: Collection[UUID]) -> None:
