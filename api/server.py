@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,9 @@ MAX_WEBSOCKET_MESSAGE: Final = 64 * 1024
 
 _PING_SECONDS: Final = 20.0
 """How often a peer is asked for a sign of life, and how long it may take: who does not read gives none."""
+
+_LAST_SECONDS: Final = 2.0
+"""How long requests that are cut off may take to clean up."""
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +73,14 @@ class ApiServer(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._leave)
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, and leave no request behind that would use what is closed next."""
+        await super().shutdown(sockets)
+        if tasks := set(self.server_state.tasks):
+            for task in tasks:
+                task.cancel("the process ends")
+            await asyncio.wait(tasks, timeout=_LAST_SECONDS)
 
     def _leave(self) -> None:
         if self.should_exit:

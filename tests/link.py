@@ -16,6 +16,7 @@ class Link:
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
         self._heard.set()
 
@@ -34,11 +35,19 @@ class Link:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    async def done(self) -> None:
+        """Wait until nobody is served any more."""
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
     def fall_silent(self) -> None:
         """Take everything, new connections too, and hand nothing on: a black hole."""
         self._heard.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._writers.add(writer)
         try:
             await self._heard.wait()
@@ -63,6 +72,9 @@ async def link_to(port: int) -> AsyncIterator[Link]:
     """An open link to a port, closed at the end."""
     link = Link(port)
     await link.open()
-    yield link
-    await link.open()
-    await link.cut()
+    try:
+        yield link
+    finally:
+        await link.open()
+        await link.cut()
+        await link.done()

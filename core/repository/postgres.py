@@ -160,6 +160,14 @@ class PostgresClient(AsyncpgDBClient):
         await pool
         return pool
 
+    async def _close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), _FAREWELL_SECONDS)
+            except TimeoutError:
+                pool.terminate()
+
     def acquire_connection(self) -> _Pooled:
         """One statement's connection."""
         return _Pooled(self, self._pool_init_lock)
