@@ -223,7 +223,7 @@ async def test_a_worker_that_is_hurried_hands_its_job_back_before_its_time_is_up
     settings = WorkerSettings(worker_name="w4", worker_slots=2, worker_drain_seconds=600)
     worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
     running = asyncio.create_task(worker.run(stop=stop, hurry=hurry))
-    sent = job(steps=10_000)
+    sent = job(steps=900)
     heard = asyncio.Event()
     silence = await queue.subscribe_progress(sent.id, lambda _: heard.set())
     await queue.publish_job(Lane.PREMIUM, sent)
