@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from core.clock import now, pause
-from core.errors import DarkroomError
+from core.errors import ConfigurationError, DarkroomError
 from core.lifecycle import GenerationState, Tier
 from core.models import Generation
 from core.outbox import job_of, lane_of
@@ -76,11 +76,18 @@ class LostJobs:
             more = False
             try:
                 if self._after is None:
-                    await self._queue.restore()
+                    await self._restore()
                 more = await self.look()
             except DarkroomError as error:
                 log.warning("reconciliation_postponed", error=repr(error))
             await pause(stop, seconds=_SHORT_PAUSE if more else self._pause)
+
+    async def _restore(self) -> None:
+        try:
+            await self._queue.restore()
+        except ConfigurationError as error:
+            # A person has to act, and the jobs are looked for all the same.
+            log.error("streams_differ", error=str(error))  # noqa: TRY400 - says all there is to say
 
     async def look(self) -> bool:
         """Settle what was missed before, and look for the next jobs; returns whether there are more.

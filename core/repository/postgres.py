@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
-from asyncpg.pool import PoolAcquireContext
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.backends.base.client import (
     NestedTransactionContext,
@@ -39,6 +38,7 @@ _AT_FAULT: Final = (
 _LOST: Final = re.compile(r"\bclos(ed|ing)\b|released back to the pool")
 """How asyncpg says that a connection has gone meanwhile, in the errors with which it reports misuse too."""
 
+_CONNECT_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
 """How long a connection may take to come to rest when whoever used it was canceled."""
 
@@ -72,36 +72,23 @@ class _Connection(asyncpg.Connection):
         return ""
 
 
-class _Pool(asyncpg.Pool):
-    """A pool that nobody waits for any longer than for an answer."""
-
-    def __init__(self, *, patience: float | None, **settings: Any) -> None:
-        super().__init__(
-            max_queries=50_000,
-            max_inactive_connection_lifetime=300.0,
-            record_class=asyncpg.Record,
-            timeout=patience or 60,
-            command_timeout=patience,
-            **settings,
-        )
-        self._patience = patience
-
-    def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[asyncpg.Record]":
-        """A connection, or a timeout; giving it back is bounded alike."""
-        return super().acquire(timeout=timeout or self._patience)
-
-
 class _Pooled(PoolConnectionWrapper[asyncpg.Connection]):
     """One statement's connection."""
+
+    client: "PostgresClient"
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        await self.ensure_connection()
+        # Not asyncpg's own timeout, for which it starts a task.
+        async with asyncio.timeout(self.client.patience):
+            self.connection = await self.client.pool.acquire()  # type: ignore[assignment] # the pool's proxy of one
+        return self.connection  # type: ignore[return-value] # just acquired
 
     async def __aexit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
         if isinstance(exc_val, TimeoutError) and self.connection is not None:
             # Asking the server to stop would wait for the one that has not answered.
             self.connection.terminate()
-        pool = self.client._pool
-        with suppress(TimeoutError):
-            patience = _FAREWELL_SECONDS if isinstance(exc_val, asyncio.CancelledError) else None
-            await pool.release(self.connection, timeout=patience)
+        await self.client.release(self.connection, in_a_hurry=isinstance(exc_val, asyncio.CancelledError))
 
 
 class _TransactionContext(TransactionContextPooled):
@@ -111,7 +98,8 @@ class _TransactionContext(TransactionContextPooled):
         client: _Transaction = self.client  # type: ignore[assignment] # made below
         with translated():
             await self.ensure_connection()
-            client._connection = await client._parent._pool.acquire()  # type: ignore[union-attr,assignment] # just ensured
+            async with asyncio.timeout(client._parent.patience):
+                client._connection = await client._parent.pool.acquire()  # type: ignore[assignment] # the pool's proxy
         try:
             await client.begin()
         except BaseException:
@@ -136,9 +124,7 @@ class _TransactionContext(TransactionContextPooled):
 
     async def _give_back(self) -> None:
         client: _Transaction = self.client  # type: ignore[assignment] # made below
-        if client._parent._pool is not None:
-            with suppress(TimeoutError):
-                await client._parent._pool.release(client._connection)  # type: ignore[arg-type] # the pool's own
+        await client._parent.release(client._connection)
 
 
 class PostgresClient(AsyncpgDBClient):
@@ -152,13 +138,28 @@ class PostgresClient(AsyncpgDBClient):
 
     def __init__(self, *, patience: float | None = None, **settings: Any) -> None:
         super().__init__(connection_class=_Connection, **settings)
-        self._patience = patience
+        self.patience = patience
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """The open pool."""
+        pool: asyncpg.Pool | None = self._pool
+        if pool is None:
+            raise ServiceUnavailableError("database: it was closed")
+        return pool
 
     async def create_pool(self, **settings: Any) -> asyncpg.Pool:
         """A pool with its first connection open."""
-        pool = _Pool(patience=self._patience, **settings)
-        await pool
-        return pool
+        return await asyncpg.create_pool(
+            None, timeout=self.patience or _CONNECT_SECONDS, command_timeout=self.patience, **settings
+        )
+
+    async def release(self, connection: Any, *, in_a_hurry: bool = False) -> None:
+        """Give a connection back; one that does not come to rest in time is dropped."""
+        if self._pool is not None:
+            with suppress(TimeoutError):
+                timeout = _FAREWELL_SECONDS if in_a_hurry else self.patience
+                await self._pool.release(connection, timeout=timeout)
 
     async def _close(self) -> None:
         pool, self._pool = self._pool, None
@@ -187,6 +188,8 @@ class PostgresClient(AsyncpgDBClient):
 
 class _Transaction(TransactionWrapper):
     """A transaction, which ends with its connection when the server does not answer."""
+
+    _parent: PostgresClient
 
     def _in_transaction(self) -> NestedTransactionContext:
         return NestedTransactionContext(_Transaction(self))
