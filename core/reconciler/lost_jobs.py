@@ -130,6 +130,7 @@ class LostJobs:
             return
         recorded = {tier: await self._queue.standing(spec) for tier, spec in _RESULTS.items()}
         places = await self._places((job_id, suspect.missed_in) for job_id, suspect in suspects.items())
+        hopeless: list[Generation] = []
         async with in_transaction():
             rows = await jobs.lock_published(
                 [job_id for job_id, place in places.items() if place is None and job_id not in held]
@@ -141,17 +142,18 @@ class LostJobs:
                     continue
                 if not recorded[row.tier].is_past(suspect.told_until):
                     self._suspects[row.id] = suspect
-                elif row.losses < MOST_LOSSES:
+                elif row.losses >= MOST_LOSSES:
+                    hopeless.append(row)
+                else:
                     deadline = deadlines.get(row.window_id) if row.window_id is not None else None
                     await self._queue.publish_job(suspect.missed_in, job_of(row, deadline=deadline))
                     await jobs.note_loss(row.id, at=now())
                     JOBS_LOST.labels(lane=suspect.missed_in.value).inc()
                     log.warning("job_lost", generation=str(row.id), lane=suspect.missed_in, state=row.state)
-        for row in rows:
-            if row.losses >= MOST_LOSSES and row.id not in self._suspects:
-                lane = suspects[row.id].missed_in
-                cause = f"the broker's {lane} had lost the job {row.losses} times"
-                await self._dead_letters.bury(row.id, lane, why="lost", error=_LOST, cause=cause)
+        for row in hopeless:
+            lane = suspects[row.id].missed_in
+            cause = f"the broker's {lane} had lost the job {row.losses} times"
+            await self._dead_letters.bury(row.id, lane, why="lost", error=_LOST, cause=cause)
 
     async def _places(self, looked_for: Iterable[tuple[UUID, Lane]]) -> dict[UUID, int | None]:
         """Where the lanes hold jobs, if they do."""

@@ -116,6 +116,8 @@ class _TransactionContext(TransactionContextPooled):
                     await (client.commit() if exc_type is None else client.rollback())
         except ServiceUnavailableError:
             # What went wrong first says more; without its connection a transaction is rolled back anyway.
+            with suppress(asyncpg.InterfaceError):
+                client._connection.terminate()
             if exc_type is None:
                 raise
         finally:
