@@ -391,7 +391,9 @@ class Queue:
                 return
             pause = _PUBLISH_PAUSE * attempt
             if attempt == _PUBLISH_TRIES or time.monotonic() + pause >= deadline:
-                raise ServiceUnavailableError(f"broker: publish {subject}: {failure!r}") from failure
+                # An error of the server says what is wrong, one of the library only of which kind it is.
+                reason = str(failure) if isinstance(failure, APIError) else repr(failure)
+                raise ServiceUnavailableError(f"broker: publish {subject}: {reason}") from failure
             await asyncio.sleep(pause)
 
     @asynccontextmanager

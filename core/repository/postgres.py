@@ -25,6 +25,7 @@ _AT_FAULT: Final = (
     OSError,
     DBConnectionError,
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -34,6 +35,9 @@ _AT_FAULT: Final = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What comes when the server or the way to it, rather than the statement, is at fault."""
+
+_BROKEN: Final = (TimeoutError, asyncpg.InternalClientError)
+"""After which a connection is of no use: the latter is how asyncpg meets one that was ended while idle."""
 
 _LOST: Final = re.compile(r"\bclos(ed|ing)\b|released back to the pool")
 """How asyncpg says that a connection has gone meanwhile, in the errors with which it reports misuse too."""
@@ -85,7 +89,7 @@ class _Pooled(PoolConnectionWrapper[asyncpg.Connection]):
         return self.connection  # type: ignore[return-value] # just acquired
 
     async def __aexit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        if isinstance(exc_val, TimeoutError) and self.connection is not None:
+        if isinstance(exc_val, _BROKEN) and self.connection is not None:
             # Asking the server to stop would wait for the one that has not answered.
             self.connection.terminate()
         await self.client.release(self.connection, in_a_hurry=isinstance(exc_val, asyncio.CancelledError))
@@ -205,7 +209,7 @@ class _Transaction(TransactionWrapper):
         with translated():
             try:
                 return await super()._translate_exceptions(func, *args, **kwargs)
-            except TimeoutError:
+            except _BROKEN:
                 self._connection.terminate()
                 raise
 
