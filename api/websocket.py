@@ -148,7 +148,7 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             pass
         except UnauthenticatedError as error:
             await self._close(CloseCode.FORBIDDEN, f"Forbidden: {error}")
-        except ServiceUnavailableError as error:
+        except (ServiceUnavailableError, TimeoutError) as error:
             log.warning("backing_service_unavailable", error=repr(error))
             await self._close(CloseCode.TRY_AGAIN_LATER, "Try again later")
         except Exception:

@@ -17,7 +17,7 @@ from tortoise.backends.base.client import (
     TransactionContextPooled,
 )
 from tortoise.connection import get_connections
-from tortoise.exceptions import DBConnectionError
+from tortoise.exceptions import DBConnectionError, OperationalError
 
 from core.errors import ServiceUnavailableError
 
@@ -58,6 +58,11 @@ def translated() -> Iterator[None]:
         yield
     except _AT_FAULT as error:
         raise ServiceUnavailableError(f"database: {error!r}") from error
+    except OperationalError as error:
+        # It would show the row, with what a customer wrote, in the log.
+        if isinstance(error.__cause__, asyncpg.PostgresError):
+            error.__cause__.detail = None
+        raise
     except asyncpg.InterfaceError as error:
         if not _LOST.search(str(error)):
             raise
