@@ -36,7 +36,6 @@ from core.outbox import JobOutbox
 from core.outlook import Outlooks
 from core.queue import Queue, Workers
 from core.recording import Recorder
-from core.repository.database import UNAVAILABLE
 from core.retention import Lifetimes
 from core.statuses import Statuses
 from core.storage import DownloadLinks, Storage
@@ -65,15 +64,16 @@ class Parts:
 
 def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
     """The parts, over a connection to the broker."""
+    storage = Storage.open(settings.storage)
     return Parts(
         queue=queue,
-        storage=Storage.open(settings.storage),
+        storage=storage,
         outbox=JobOutbox(queue=queue),
         recorder=Recorder(queue=queue),
         places=SubscriptionPlaces(settings.limits),
         stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
         connections=Connections(check_seconds=settings.websocket.session_check_seconds),
-        health=HealthChecks(queue=queue),
+        health=HealthChecks(queue=queue, storage=storage),
     )
 
 
@@ -180,6 +180,5 @@ def _answer_errors(app: FastAPI) -> None:
         return Response(status_code=400)
 
     app.add_exception_handler(ClientDisconnect, left)
-    for kind in (ServiceUnavailableError, *UNAVAILABLE):
-        app.add_exception_handler(kind, unavailable)
+    app.add_exception_handler(ServiceUnavailableError, unavailable)
     app.add_exception_handler(ObjectNotFoundError, gone)

@@ -12,7 +12,6 @@ from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.queue import Delivery, Queue
 from core.repository import windows
-from core.repository.database import UNAVAILABLE
 from core.settings import WindowSettings
 from core.telemetry import BEATS_MADE_UP
 
@@ -54,7 +53,7 @@ class Clock:
                 # A beat that is due stays noted until it has come or was made up for.
                 if noted is None or noted.next_at > now():
                     await windows.set_clock(self._expression, next_at=next_at)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("clock_postponed", error=repr(error))
                 await pause(stop, seconds=_RETRY_SECONDS)
             else:
@@ -80,7 +79,7 @@ class Clock:
         self._looked_at = time.monotonic()
         try:
             await self._make_up()
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except ServiceUnavailableError as error:
             log.warning("clock_unseen", error=repr(error))
 
     async def _make_up(self) -> None:

@@ -20,7 +20,7 @@ from core.outlook import released_work
 from core.queue import Delivery, Lane, Queue, Workers, topology
 from core.recording import window_finished
 from core.repository import windows
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.settings import WindowSettings
 from core.telemetry import WINDOW_JOBS, WINDOW_PUT_OFF
 
@@ -76,7 +76,7 @@ class Releaser:
                 async with _signs_of_life(lambda: [tick, *jobs.values()]):
                     await self._follow(tick, jobs)
                 await _settle_jobs(jobs)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("window_postponed", error=repr(error))
                 # The jobs first, so that they are there again when the beat is.
                 await _for_each(jobs.values(), lambda job: job.nak(delay=0))

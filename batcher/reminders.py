@@ -8,7 +8,7 @@ import structlog
 
 from core.accounts.reminders import BATCH, write_reminders
 from core.clock import pause
-from core.repository.database import UNAVAILABLE
+from core.errors import ServiceUnavailableError
 
 _PAUSE: Final = 60.0
 
@@ -25,7 +25,7 @@ async def run(*, lead: timedelta, stop: asyncio.Event) -> None:
     while lead and not stop.is_set():
         try:
             written = await write_reminders(lead=lead)
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("reminders_postponed", error=repr(error))
             written = 0
         if written:

@@ -10,6 +10,7 @@ from core.settings import (
     LinkSettings,
     MailSettings,
     ProcessSettings,
+    ReconcilerSettings,
     RetentionSettings,
     SettingsGroup,
     StorageSettings,
@@ -29,10 +30,17 @@ class LetterSettings(SettingsGroup):
     premium_reminder_days: float = Field(default=3, ge=0)
 
 
+class BatcherProcessSettings(SettingsGroup):
+    """How long what is under way may still take once the batcher is told to stop, in seconds."""
+
+    batcher_drain_seconds: float = Field(default=7, ge=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatcherSettings(ProcessSettings):
     """Every group of the process."""
 
+    process: BatcherProcessSettings
     database: DatabaseSettings
     broker: BrokerSettings
     storage: StorageSettings
@@ -41,4 +49,5 @@ class BatcherSettings(ProcessSettings):
     window: WindowSettings
     letters: LetterSettings
     retention: RetentionSettings
+    reconciler: ReconcilerSettings
     telemetry: TelemetrySettings

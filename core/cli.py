@@ -22,7 +22,8 @@ from core.lifecycle import GenerationState
 from core.models import Account, LetterKind, LetterState
 from core.outbox import JobOutbox
 from core.queue import Queue
-from core.repository import accounts, generations, letters, purchases, windows
+from core.reconciler import retry
+from core.repository import accounts, generations, jobs, letters, purchases, windows
 from core.repository.database import database, migrate
 from core.settings import BrokerSettings, DatabaseSettings, LimitSettings, TokenSettings, read
 
@@ -240,9 +241,18 @@ def letter_retry(
 @job_app.command("list")
 def job_list(
     state: Annotated[GenerationState | None, typer.Option(help="Only generations in this state.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Only what our side failed, and why.")] = False,
     limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
 ) -> None:
     """Generations and where they stand."""
+
+    async def show_dead() -> None:
+        for job, retried_as in await jobs.dead(limit=limit):
+            typer.echo(
+                f"{job.id}  {job.finished_at:%Y-%m-%d %H:%M:%S}  {job.tier.value:<8}{job.attempts} attempts"
+                f"  {job.worker or '-'}  {job.account.email}  {job.cause}"
+                f"{f'  retried as {retried_as}' if retried_as else ''}"
+            )
 
     async def show() -> None:
         for job in await generations.recent(state=state, limit=limit):
@@ -251,18 +261,22 @@ def job_list(
                 f"{job.account.email}  {job.error or ''}"
             )
 
-    _with_database(show)
+    _with_database(show_dead if dead else show)
 
 
 @job_app.command("retry")
 def job_retry(generation_id: UUID) -> None:
-    """Publish a waiting generation again, should the broker have lost it; harmless otherwise."""
+    """Ask once more for what a failed generation was to show; publish an open one that the broker has lost.
+
+    A failed one stays failed. The new one is its account's, counts against no limit, and is made once.
+    """
 
     async def publish(queue: Queue) -> None:
         async with database(read(DatabaseSettings)):
             generation = await generations.waiting(generation_id)
             if generation is None:
-                raise NotFoundError(f"there is no open generation {generation_id}")
+                generation = await retry(generation_id)
+                typer.echo(f"Retried as {generation.id}.")
             outbox = JobOutbox(queue=queue)
             await outbox.publish(generation)
             await outbox.mark()
@@ -313,8 +327,8 @@ def window_show(window_id: UUID) -> None:
         for state in GenerationState:
             if counts.get(state):
                 typer.echo(f"{state.value.lower():<11}{counts[state]}")
-        for reason, jobs in (window.failures or tally.failures).items():
-            typer.echo(f"failure    {jobs}: {reason or 'without a reason'}")
+        for reason, failed in (window.failures or tally.failures).items():
+            typer.echo(f"failure    {failed}: {reason or 'without a reason'}")
 
     _with_database(show)
 

@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import asyncpg
 from tortoise import fields
 from tortoise.backends.base.config_generator import expand_db_url
 from tortoise.fields.base import OnDelete
@@ -286,8 +285,11 @@ class WindowClock(Model):
 class Generation(Model):
     """One accepted request for pictures.
 
-    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so. Beside the
-    indexes below there are two partial ones, of what is open and of what is unpublished (migration 0002).
+    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so. ``worker``
+    began with it last, ``attempts`` is how often one has, ``losses`` how often the broker had lost its job.
+    ``cause`` is why our side failed it, for the operator: with it, it is a dead letter. ``retry_of`` is the
+    dead one that an operator made this from. Beside the indexes below there are partial ones, of what is
+    open, of what is unpublished (migration 0002), of what is dead, and of retries (0005).
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -322,6 +324,11 @@ class Generation(Model):
     )
     window_id: UUID | None
     released_at = fields.DatetimeField(null=True)
+    worker = fields.CharField(max_length=255, null=True)
+    attempts = fields.IntField(db_default=0)
+    losses = fields.IntField(db_default=0)
+    cause = fields.TextField(null=True)
+    retry_of: UUID | None = fields.UUIDField(null=True)
     images: fields.ReverseRelation["Image"]
 
     class Meta:
@@ -359,12 +366,14 @@ class Image(Model):
 class Erasure(Model):
     """Objects that nobody is to see again: a batcher deletes all whose keys begin with ``prefix``.
 
-    ``due_at`` is when one may try, or try again; from ``until`` on nothing can appear there any more.
+    ``due_at`` is when one may try, or try again; from ``until`` on nothing can appear there any more. With
+    ``keeps_recorded`` the pictures that are recorded stay.
     """
 
     prefix = fields.CharField(max_length=200, primary_key=True)
     due_at = fields.DatetimeField(db_index=True)
     until = fields.DatetimeField()
+    keeps_recorded = fields.BooleanField(db_default=False)
 
     class Meta:
         table = "erasure"
@@ -439,25 +448,20 @@ class Subscription(Model):
         unique_together = (("account", "place"),)
 
 
-class _Connection(asyncpg.Connection):
-    """A pooled connection that goes back without a round trip to the server.
+def database_config(settings: DatabaseSettings, *, patience: float | None = None) -> dict[str, Any]:
+    """Tortoise's configuration for a database; timestamps are aware and in UTC.
 
-    What asyncpg would reset there are advisory locks, cursors, listeners and session settings, of which
-    nobody here leaves any on a pooled connection. An open transaction is rolled back all the same.
+    Args:
+        settings: where it is.
+        patience: seconds that a statement, or the wait for a connection, may take; none for as long as it
+            takes.
     """
-
-    def get_reset_query(self) -> str:
-        """Nothing."""
-        return ""
-
-
-def database_config(settings: DatabaseSettings) -> dict[str, Any]:
-    """Tortoise's configuration for a database; timestamps are aware and in UTC."""
     connection = expand_db_url(settings.database_url.get_secret_value())
+    connection["engine"] = "core.repository.postgres"
     connection["credentials"] |= {
         "minsize": 1,
         "maxsize": settings.database_pool_size,
-        "connection_class": _Connection,
+        "patience": patience,
     }
     return {
         "connections": {"default": connection},

@@ -15,12 +15,14 @@ from core.models import Generation, LetterKind, Window
 from core.outbox import write_letter
 from core.queue import Consumer, Queue
 from core.queue import Delivery as Message
-from core.repository import erasures, generations, windows
-from core.repository.database import UNAVAILABLE, in_transaction
-from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED, WINDOW_SECONDS
+from core.repository import erasures, generations, jobs, windows
+from core.repository.database import in_transaction
+from core.telemetry import GENERATION_SECONDS, GENERATIONS_FINISHED, JOBS_DEAD, WINDOW_SECONDS
 
 _FETCH = 64
 _RETRY_SECONDS = 2.0
+_ATTEMPTS = 5
+"""How often a result is tried that cannot be written down, before its job counts as lost."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +33,14 @@ class Recorder:
     def __init__(self, *, queue: Queue) -> None:
         self._queue = queue
 
-    async def start(self, generation_id: UUID, *, at: datetime) -> None:
-        """Record that a worker began; nothing happens when the generation is already further."""
-        if await generations.transition(generation_id, GenerationState.RUNNING, at=at):
+    async def start(self, generation_id: UUID, *, at: datetime, worker: str | None = None) -> None:
+        """Record that a worker began; the state stays when the generation is already further."""
+        before = await jobs.begin(generation_id, worker=worker, at=at)
+        if before is GenerationState.QUEUED:
             await self._tell(generation_id, GenerationState.RUNNING)
+        elif before is not None and before.terminal:
+            # A late attempt: should it die before it reports, nobody else knows of its pictures.
+            await erasures.note_leftovers(generation_id, ended_at=now())
 
     async def finish(
         self,
@@ -44,6 +50,7 @@ class Recorder:
         at: datetime,
         images: Sequence[StoredImage] = (),
         error: str | None = None,
+        cause: str | None = None,
     ) -> Generation | None:
         """Enter a terminal state, with everything that follows from it, in one transaction.
 
@@ -53,15 +60,18 @@ class Recorder:
             at: when it ended.
             images: its pictures, for SUCCEEDED.
             error: the reason fit for the customer, for FAILED and REJECTED.
+            cause: what went wrong on our side, for the operator: FAILED is a dead letter with it.
 
         Returns:
             The generation, or none when it had already ended: the first terminal result stands.
         """
         async with in_transaction():
-            generation = await generations.transition(generation_id, state, at=at, error=error)
+            generation = await generations.transition(generation_id, state, at=at, error=error, cause=cause)
             if generation is None:
                 return None
             await generations.store_images(generation_id, images)
+            if _may_have_left_pictures(generation):
+                await erasures.note_leftovers(generation_id, ended_at=at)
             finished = await _write_letter_if_due(generation, at=at)
         GENERATIONS_FINISHED.labels(tier=generation.tier.value, state=state.value).inc()
         GENERATION_SECONDS.labels(tier=generation.tier.value).observe(
@@ -88,19 +98,33 @@ class Recorder:
         with structlog.contextvars.bound_contextvars(generation=str(result.id), request_id=result.request_id):
             try:
                 await self._record(result)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("result_postponed", error=repr(error))
                 await message.nak(delay=_RETRY_SECONDS)
-                return
-            await message.ack()
+            except Exception:
+                # Whatever it is, it must not hold up the results behind it.
+                log.exception("result_not_recorded", attempt=message.attempt)
+                if message.attempt < _ATTEMPTS:
+                    await message.nak(delay=_RETRY_SECONDS)
+                else:
+                    await message.reject()
+            else:
+                await message.ack()
 
     async def _record(self, result: Started | Outcome) -> None:
         if isinstance(result, Started):
-            await self.start(result.id, at=result.started_at)
+            await self.start(result.id, at=result.started_at, worker=result.worker)
             return
         recorded = await self.finish(
-            result.id, result.state, at=result.finished_at, images=result.images, error=result.reason
+            result.id,
+            result.state,
+            at=result.finished_at,
+            images=result.images,
+            error=result.reason,
+            cause=result.cause,
         )
+        if recorded is not None and result.cause is not None:
+            JOBS_DEAD.labels(why="broken").inc()
         if recorded is None:
             await erasures.note_unrecorded(result.id, result.images, now=now())
         log.info(
@@ -117,6 +141,12 @@ class Recorder:
             await self._queue.publish_progress(Progress(id=generation_id, state=state))
         except ServiceUnavailableError as error:
             log.warning("progress_lost", generation=str(generation_id), error=str(error))
+
+
+def _may_have_left_pictures(generation: Generation) -> bool:
+    """Whether an attempt that was not recorded may have stored any."""
+    recorded = 1 if generation.state is GenerationState.SUCCEEDED else 0
+    return generation.attempts > recorded or generation.losses > 0
 
 
 async def window_finished(window: Window, *, queue: Queue) -> None:

@@ -27,10 +27,14 @@ class SettingsGroup(BaseSettings):
 
 
 class DatabaseSettings(SettingsGroup):
-    """PostgreSQL."""
+    """PostgreSQL.
+
+    Connecting, waiting for a connection, and a statement may take ``database_timeout_seconds`` each.
+    """
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1)
+    database_timeout_seconds: float = Field(default=4, gt=0)
 
 
 class BrokerSettings(SettingsGroup):
@@ -43,10 +47,14 @@ class BrokerSettings(SettingsGroup):
 
 
 class StorageSettings(SettingsGroup):
-    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address."""
+    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address.
+
+    One request to it may take ``storage_timeout_seconds``, and is tried again for as long.
+    """
 
     storage_url: str
     storage_options: dict[str, str] = Field(default_factory=dict)
+    storage_timeout_seconds: float = Field(default=10, gt=0)
 
 
 class MailSettings(SettingsGroup):
@@ -230,6 +238,13 @@ class WindowSettings(SettingsGroup):
 
     window: str = "0 */30 * * * *"
     window_deadline_minutes: float = Field(default=30, gt=0)
+
+
+class ReconcilerSettings(SettingsGroup):
+    """How often open jobs are looked for on the broker, and how long after their publication first."""
+
+    reconcile_seconds: float = Field(default=10, gt=0)
+    reconcile_age_seconds: float = Field(default=15, ge=0)
 
 
 class TelemetrySettings(SettingsGroup):

@@ -23,6 +23,9 @@ _WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 360
 CONSUMER_RECREATIONS: Final = Counter(
     "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
 )
+STREAM_RECREATIONS: Final = Counter(
+    "darkroom_stream_recreations_total", "Streams that were gone while the process ran and declared again"
+)
 GENERATIONS_ACCEPTED: Final = Counter("darkroom_generations_accepted_total", "Generations accepted", ["tier"])
 GENERATIONS_FINISHED: Final = Counter(
     "darkroom_generations_finished_total", "Generations that reached a terminal state", ["tier", "state"]
@@ -34,6 +37,13 @@ GENERATION_SECONDS: Final = Histogram(
     buckets=(0.5, 1, 2, 4, 8, 15, 30, 60, 300, 900, 1800, 3600),
 )
 JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
+JOBS_LOST: Final = Counter(
+    "darkroom_jobs_lost_total", "Jobs that the broker had lost and were published again", ["lane"]
+)
+JOBS_DEAD: Final = Counter("darkroom_jobs_dead_total", "Jobs that our side failed, by why", ["why"])
+JOBS_UNATTENDED: Final = Gauge(
+    "darkroom_jobs_unattended", "Generations that run, but on no worker that gives a sign of life"
+)
 LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
 LETTER_SECONDS: Final = Histogram(
     "darkroom_letter_seconds",
@@ -107,6 +117,9 @@ GENERATIONS_EXPIRED: Final = Counter(
     "darkroom_generations_expired_total", "Generations deleted because their time was over", ["tier"]
 )
 OBJECTS_DELETED: Final = Counter("darkroom_objects_deleted_total", "Pictures deleted from the object store")
+LEFTOVERS_DELETED: Final = Counter(
+    "darkroom_leftovers_deleted_total", "Pictures of attempts that were never reported, deleted"
+)
 ERASURES_DUE: Final = Gauge("darkroom_erasures_due", "Folders of the object store that wait to be emptied")
 ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because they were over", ["table"])
 WINDOW_JOBS: Final = Histogram(

@@ -25,7 +25,7 @@ from core.mail import (
 )
 from core.models import Letter
 from core.repository import accounts, letters
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.telemetry import LETTER_SECONDS, LETTERS, LETTERS_WAITING, OLDEST_LETTER_SECONDS
 
 MAX_ATTEMPTS: Final = 24
@@ -118,7 +118,7 @@ class Postman:
         except LetterPostponedError as error:
             self._traffic.hung(address)
             await _postpone(letter, error, bounced=True)
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except ServiceUnavailableError as error:
             await _postpone(letter, error)
         except _ClaimLostError:
             log.warning("letter_claim_lost")
@@ -168,7 +168,7 @@ class Postman:
             return None
         try:
             claimed = await letters.claim(now=moment, lease=LEASE, limit=1, but_not_to=full)
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("letters_postponed", error=repr(error))
             self._claim_at = now() + _AFTER_OUTAGE
             return None
@@ -200,7 +200,7 @@ async def _kept(letter: Letter) -> AsyncIterator[None]:
             await asyncio.sleep(LEASE.total_seconds() / 4)
             try:
                 await letters.keep(letter, until=now() + LEASE)
-            except UNAVAILABLE as error:
+            except ServiceUnavailableError as error:
                 log.warning("letter_claim_unrenewed", error=repr(error))
 
     renewing = asyncio.create_task(renew())
@@ -253,7 +253,7 @@ async def _note(letter: Letter, outcome: str, mark: Callable[[], Awaitable[None]
     while True:
         try:
             await mark()
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("letter_unmarked", outcome=outcome, error=repr(error))
             if outcome != "sent" and (letter.claimed_until is None or now() > letter.claimed_until):
                 return
@@ -269,7 +269,7 @@ async def _measure(stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             waiting, oldest = await letters.waiting()
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("letters_uncounted", error=repr(error))
         else:
             LETTERS_WAITING.set(waiting)

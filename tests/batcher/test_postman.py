@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from functools import partial
@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
-from tortoise import connections
 
 from batcher.letters.postman import (
     FIRST_RETRY,
@@ -519,11 +518,12 @@ async def test_a_letter_that_was_taken_while_the_database_went_away_is_marked_an
     new_postman: Callable[..., Postman],
     serve_mail: ServeMail,
     delivered: Delivered,
+    database_away: Callable[[], AbstractAsyncContextManager[None]],
 ) -> None:
-    connection = connections.get("default")
+    absence = AsyncExitStack()
 
     async def take_the_database_along(number: int, recipient: str) -> str | None:
-        await connection.execute_script("ALTER TABLE letter RENAME TO away")
+        await absence.enter_async_context(database_away())
         return None
 
     handler, mail = await serve_mail(take_the_database_along)
@@ -534,7 +534,7 @@ async def test_a_letter_that_was_taken_while_the_database_went_away_is_marked_an
             async with asyncio.timeout(8):
                 while not any(entry["event"] == "letter_unmarked" for entry in logs):  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.02)
-            await connection.execute_script("ALTER TABLE away RENAME TO letter")
+            await absence.aclose()
             await all_sent()
 
     assert len(handler.offered) == 1

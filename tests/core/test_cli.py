@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from core.accounts.closing import close_account
 from core.clock import now
-from core.lifecycle import GenerationState
+from core.lifecycle import GenerationState, Tier
 from core.models import Account, Generation, Letter, LetterKind, LetterState, Purchase
 from core.outbox import write_letter
+from core.queue import Lane, Queue
+from core.recording import Recorder
 from core.repository import generations, windows
 from core.repository.accounts import note_bounce
 from core.repository.database import in_transaction
@@ -179,6 +182,54 @@ async def test_an_operator_looks_at_windows(
     assert "failure    2: Out of paint.\n" in shown
 
 
+async def test_an_operator_looks_at_what_died_and_has_it_made_again_once(
+    environment: dict[str, str], queue: Queue, new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account("a@example.org")
+    recorder = Recorder(queue=queue)
+    dead, refused = [
+        await new_generation(account, tier=Tier.PREMIUM, seed=seed, idempotency_key=str(seed))
+        for seed in (7, 8)
+    ]
+    await recorder.start(dead.id, at=now(), worker="w1")
+    await recorder.finish(dead.id, GenerationState.FAILED, at=now(), error="Sorry.", cause="OSError('disk')")
+    await recorder.finish(refused.id, GenerationState.FAILED, at=now(), error="Not made of numbers.")
+
+    [line] = darkroom(environment, "job", "list", "--dead").stdout.splitlines()
+    assert str(dead.id) in line
+    for part in ("PREMIUM", "1 attempts", "w1", "a@example.org", "OSError('disk')"):
+        assert part in line
+
+    retried = darkroom(environment, "job", "retry", str(dead.id))
+    assert retried.returncode == 0, retried.stderr
+    made = await Generation.get(retry_of=dead.id)
+    assert f"Retried as {made.id}." in retried.stdout
+    assert (made.account_id, made.tier, made.seed) == (account.id, Tier.PREMIUM, 7)
+    assert (made.state, made.attempts, made.idempotency_key) == (GenerationState.QUEUED, 0, None)
+    assert await queue.holds_job(Lane.PREMIUM, made.id)
+    assert (await Generation.get(id=dead.id)).state is GenerationState.FAILED
+    assert f"retried as {made.id}" in darkroom(environment, "job", "list", "--dead").stdout
+
+    again = darkroom(environment, "job", "retry", str(dead.id))
+    assert (again.returncode, again.stderr.strip()) == (
+        1,
+        f"darkroom: generation {dead.id} was retried as {made.id}",
+    )
+    assert await Generation.all().count() == 3
+
+
+async def test_what_a_closed_account_asked_for_is_not_made_again(
+    environment: dict[str, str], queue: Queue, new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account("a@example.org")
+    dead = await new_generation(account, state=GenerationState.FAILED, cause="-", finished_at=now())
+    await close_account(account.id)
+    refused = darkroom(environment, "job", "retry", str(dead.id))
+    assert refused.returncode == 1
+    assert "is closed" in refused.stderr
+    assert await Generation.all().count() == 1
+
+
 async def test_streams_and_migrations_may_be_run_again(environment: dict[str, str]) -> None:
     for words in (["streams"], ["streams"], ["migrate"]):
         done = darkroom(environment, *words)
@@ -195,7 +246,7 @@ async def test_streams_and_migrations_may_be_run_again(environment: dict[str, st
         (["account", "ensure", "a@example.org", "--password-env", "UNSET"], "password: must have 8 to 128"),
         (["letter", "retry", "00000000-0000-4000-8000-000000000000"], "no failed letter"),
         (["window", "show", "00000000-0000-4000-8000-000000000000"], "there is no window"),
-        (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open generation"),
+        (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open or failed generation"),
     ],
 )
 async def test_a_mistake_is_one_line_and_exit_status_1(
