@@ -7,14 +7,14 @@ from typing import Final
 
 import uvloop
 
-from api.app import build_app, build_parts
+from api.app import Parts, build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
 from core import failpoints, telemetry
-from core.errors import DarkroomError
+from core.errors import ConfigurationError, DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
-from core.repository.database import database
+from core.repository.database import database, schema_there
 
 _GARBAGE: Final = (2_000, 20, 1_000)
 """So many new objects until the young are looked at, so many times that until the older, until all are."""
@@ -34,11 +34,17 @@ def main() -> int:
 
 
 async def serve(settings: ApiSettings) -> None:
-    """Run the HTTP server, the recorder of premium results and the relay in one process."""
+    """Run the HTTP server, the recorder of premium results and the relay in one process.
+
+    It serves from the start: what needs the database or the broker is unavailable until they are there.
+
+    Raises:
+        ConfigurationError: the broker has a stream with other settings.
+    """
     telemetry.serve_metrics(settings.telemetry)
+    queue = Queue(settings.broker, name="api")
     async with telemetry.event_loop_measured(), database(settings.database):
-        queue = await Queue.connect_when_there(settings.broker, name="api")
-        parts, stop = build_parts(settings, queue=queue), asyncio.Event()
+        parts, begun, stop = build_parts(settings, queue=queue), asyncio.Event(), asyncio.Event()
         app = build_app(settings, parts)
         _collect_garbage_seldom()
         server = ApiServer(
@@ -47,17 +53,30 @@ async def serve(settings: ApiSettings) -> None:
         try:
             # What goes on beside the server ends at its next pause, once nobody is served any more.
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(parts.recorder.run(queue.consumer(PREMIUM_RESULTS), stop=stop))
-                tasks.create_task(parts.outbox.run(stop=stop))
-                tasks.create_task(parts.places.run(stop=stop))
-                tasks.create_task(parts.connections.run(stop=stop))
+                beside = tasks.create_task(_work_beside(parts, queue, begun, stop))
                 try:
                     await server.serve()
                 finally:
                     stop.set()
+                    if not begun.is_set():
+                        beside.cancel()
+        except* ConfigurationError as wrong:
+            raise wrong.exceptions[0] from None
         finally:
             await parts.close()
             await queue.close()
+
+
+async def _work_beside(parts: Parts, queue: Queue, begun: asyncio.Event, stop: asyncio.Event) -> None:
+    """Record, relay and look after connections, once broker and schema are there."""
+    await queue.open()
+    await schema_there()
+    begun.set()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(parts.recorder.run(queue.consumer(PREMIUM_RESULTS), stop=stop))
+        tasks.create_task(parts.outbox.run(stop=stop))
+        tasks.create_task(parts.places.run(stop=stop))
+        tasks.create_task(parts.connections.run(stop=stop))
 
 
 def _collect_garbage_seldom() -> None:

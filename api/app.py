@@ -25,6 +25,7 @@ from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
+from core.accounts.reminders import Reminders
 from core.accounts.sessions import Sessions
 from core.accounts.stripe import StripePayments
 from core.accounts.tokens import AccessTokens
@@ -35,7 +36,6 @@ from core.outbox import JobOutbox
 from core.outlook import Outlooks
 from core.queue import Queue, Workers
 from core.recording import Recorder
-from core.repository.database import UNAVAILABLE
 from core.retention import Lifetimes
 from core.statuses import Statuses
 from core.storage import DownloadLinks, Storage
@@ -64,15 +64,16 @@ class Parts:
 
 def build_parts(settings: ApiSettings, *, queue: Queue) -> Parts:
     """The parts, over a connection to the broker."""
+    storage = Storage.open(settings.storage)
     return Parts(
         queue=queue,
-        storage=Storage.open(settings.storage),
+        storage=storage,
         outbox=JobOutbox(queue=queue),
         recorder=Recorder(queue=queue),
         places=SubscriptionPlaces(settings.limits),
         stripe=StripePayments.of(settings.payment, public_url=settings.links.public_url),
         connections=Connections(check_seconds=settings.websocket.session_check_seconds),
-        health=HealthChecks(queue=queue),
+        health=HealthChecks(queue=queue, storage=storage),
     )
 
 
@@ -94,6 +95,7 @@ def build_services(settings: ApiSettings, parts: Parts) -> Services:
     )
     return Services(
         registration=Registration(passwords=passwords, limiter=limiter),
+        reminders=Reminders(settings.links),
         sessions=sessions,
         closing=Closing(sessions=sessions),
         vouchers=Vouchers(limiter=limiter),
@@ -178,6 +180,5 @@ def _answer_errors(app: FastAPI) -> None:
         return Response(status_code=400)
 
     app.add_exception_handler(ClientDisconnect, left)
-    for kind in (ServiceUnavailableError, *UNAVAILABLE):
-        app.add_exception_handler(kind, unavailable)
+    app.add_exception_handler(ServiceUnavailableError, unavailable)
     app.add_exception_handler(ObjectNotFoundError, gone)

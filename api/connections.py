@@ -8,8 +8,8 @@ from uuid import UUID
 import structlog
 
 from core.clock import now, pause
+from core.errors import ServiceUnavailableError
 from core.repository import accounts
-from core.repository.database import UNAVAILABLE
 
 FORBIDDEN: Final = 4403
 """The close code after which clients connect again with a fresh token."""
@@ -58,7 +58,7 @@ class Connections:
             await pause(stop, seconds=self._check_seconds)
             try:
                 await self.check()
-            except UNAVAILABLE as error:
+            except ServiceUnavailableError as error:
                 # Tokens expire all the same; what was ended meanwhile is found the next time.
                 log.warning("sessions_not_checked", connections=len(self._open), error=repr(error))
 

@@ -1,17 +1,23 @@
 """Health: alive, able to serve, and ready to make pictures."""
 
+import asyncio
 import time
-from typing import Annotated
+from collections.abc import Awaitable
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from core.errors import DarkroomError
 from core.queue import Queue
-from core.repository.database import ping
+from core.repository.database import require_schema
+from core.storage import Storage
 
-_REMEMBERED_SECONDS = 1.0
+_REMEMBERED_SECONDS: Final = 1.0
 """Probes come from many sides at once; one look a second is enough for all of them."""
+
+_PATIENCE: Final = 2.0
+"""Seconds after which a service that has not answered counts as missing."""
 
 
 class Health(BaseModel):
@@ -29,13 +35,15 @@ class HealthChecks:
         leaving: whether this process is about to stop, so that nobody new should be sent here.
     """
 
-    def __init__(self, *, queue: Queue) -> None:
+    def __init__(self, *, queue: Queue, storage: Storage) -> None:
         self.leaving = False
         self._queue = queue
+        self._storage = storage
         self._workers = 0
         self._missing: list[str] = []
-        self._missing_worker: list[str] = []
+        self._missing_besides: list[str] = []
         self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
 
     async def serving(self) -> Health:
         """Whether database and broker answer, and the process is going to stay."""
@@ -43,34 +51,48 @@ class HealthChecks:
         return _health(self._all_missing())
 
     async def ready(self) -> Health:
-        """Whether, besides, at least one warm worker is there."""
+        """Whether, besides, the object store answers and at least one warm worker is there."""
         await self._look()
-        health = _health([*self._all_missing(), *self._missing_worker])
+        health = _health([*self._all_missing(), *self._missing_besides])
         return health.model_copy(update={"workers": self._workers})
 
     def _all_missing(self) -> list[str]:
         return [*self._missing, *(["api: about to stop"] if self.leaving else [])]
 
     async def _look(self) -> None:
-        if time.monotonic() - self._looked_at < _REMEMBERED_SECONDS:
-            return
-        missing = []
-        workers = 0
-        try:
-            await ping()
-        except DarkroomError as error:
-            missing.append(str(error))
+        async with self._looking:
+            if time.monotonic() - self._looked_at < _REMEMBERED_SECONDS:
+                return
+            (self._workers, broker), database, storage = await asyncio.gather(
+                self._count_workers(),
+                _trouble("database", require_schema()),
+                _trouble("object store", self._storage.exists("health")),
+            )
+            self._missing = [missing for missing in (database, broker) if missing]
+            self._missing_besides = [missing for missing in (storage,) if missing]
+            if not broker and not self._workers:
+                self._missing_besides.append("gpu_worker: no warm worker")
+            self._looked_at = time.monotonic()
+
+    async def _count_workers(self) -> tuple[int, str | None]:
+        """How many warm workers there are, and what is wrong with the broker."""
         if not self._queue.healthy:
-            missing.append("broker: not connected")
-        else:
-            try:
-                workers = len(await self._queue.workers())
-            except DarkroomError as error:
-                missing.append(str(error))
-        self._workers = workers
-        self._missing = missing
-        self._missing_worker = [] if workers else ["gpu_worker: no warm worker"]
-        self._looked_at = time.monotonic()
+            return 0, "broker: not connected"
+        reading = asyncio.create_task(self._queue.workers())
+        trouble = await _trouble("broker", reading)
+        return (0, trouble) if trouble else (len(reading.result()), None)
+
+
+async def _trouble(service: str, asked: Awaitable[object]) -> str | None:
+    """What is wrong with a service that was asked something; none when it answers in time."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await asked
+    except DarkroomError as error:
+        return str(error)
+    except TimeoutError:
+        return f"{service}: no answer within {_PATIENCE:g} s"
+    return None
 
 
 def _health(missing: list[str]) -> Health:
@@ -101,7 +123,7 @@ async def serving(checks: Checks, response: Response) -> Health:
 
 @router.get("/ready")
 async def ready(checks: Checks, response: Response) -> Health:
-    """Besides, a warm worker is there: what people and ``make up`` ask."""
+    """Besides, object store and a warm worker are there: what people and ``make up`` ask."""
     return _with_status(await checks.ready(), response)
 
 

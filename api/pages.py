@@ -1,5 +1,6 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -10,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from api.addresses import client_address
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
+from core.accounts.reminders import Reminders
 from core.errors import ClientError
 
 Token = Annotated[str, Query(max_length=200, description="From the link in the letter.")]
@@ -29,7 +31,13 @@ def _registration(request: Request) -> Registration:
     return registration
 
 
+def _reminders(request: Request) -> Reminders:
+    reminders: Reminders = request.app.state.services.reminders
+    return reminders
+
+
 Service = Annotated[Registration, Depends(_registration)]
+ReminderService = Annotated[Reminders, Depends(_reminders)]
 
 
 def pages_router() -> APIRouter:
@@ -98,4 +106,27 @@ def pages_router() -> APIRouter:
         message = "Nothing was paid. You can buy premium time whenever you like."
         return page(request, "message", title="You did not pay", message=message)
 
+    _add_unsubscribing(router, page)
     return router
+
+
+def _add_unsubscribing(router: APIRouter, page: Callable[..., HTMLResponse]) -> None:
+    @router.get("/unsubscribe")
+    async def show_unsubscribe(request: Request, token: Token, reminders: ReminderService) -> HTMLResponse:
+        try:
+            reminders.read(token)
+        except ClientError as error:
+            return page(request, "message", status=400, title="That did not work", message=str(error))
+        return page(request, "unsubscribe", token=token)
+
+    # The token stays in the address: mail programs that unsubscribe by themselves (RFC 8058) send no form of
+    # ours.
+    @router.post("/unsubscribe")
+    async def unsubscribe(
+        request: Request, token: Token, reminders: ReminderService, wanted: bool = False
+    ) -> HTMLResponse:
+        try:
+            await reminders.choose(reminders.read(token), wanted=wanted)
+        except ClientError as error:
+            return page(request, "message", status=400, title="That did not work", message=str(error))
+        return page(request, "unsubscribed", token=token, wanted=wanted)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,9 @@ MAX_WEBSOCKET_MESSAGE: Final = 64 * 1024
 
 _PING_SECONDS: Final = 20.0
 """How often a peer is asked for a sign of life, and how long it may take: who does not read gives none."""
+
+_LAST_SECONDS: Final = 2.0
+"""How long requests that are cut off may take to clean up."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +53,7 @@ class ApiServer(uvicorn.Server):
     """Told to stop, it says so at ``/health/serving`` and serves on until nobody should come any more.
 
     Then it takes no more connections, closes websockets with 1012 and gives requests under way their time.
-    A second signal ends the waiting.
+    Another signal ends the one waiting, and then the other.
 
     Args:
         config: of uvicorn.
@@ -70,7 +74,19 @@ class ApiServer(uvicorn.Server):
             loop.add_signal_handler(number, self._leave)
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, and leave no request behind that would use what is closed next."""
+        await super().shutdown(sockets)
+        if tasks := set(self.server_state.tasks):
+            for task in tasks:
+                task.cancel("the process ends")
+            await asyncio.wait(tasks, timeout=_LAST_SECONDS)
+
     def _leave(self) -> None:
+        if self.should_exit:
+            log.warning("api_hurries")
+            self.force_exit = True
+            return
         if self._health.leaving:
             self.should_exit = True
             return

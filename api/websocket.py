@@ -28,7 +28,6 @@ from strawberry.types.graphql import OperationType
 
 from api.connections import FORBIDDEN, Connections
 from core.errors import ServiceUnavailableError, UnauthenticatedError
-from core.repository.database import UNAVAILABLE
 from core.telemetry import WEBSOCKETS, WEBSOCKETS_CLOSED
 from schema.context import Context
 from schema.errors import presentable
@@ -149,7 +148,7 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             pass
         except UnauthenticatedError as error:
             await self._close(CloseCode.FORBIDDEN, f"Forbidden: {error}")
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except (ServiceUnavailableError, TimeoutError) as error:
             log.warning("backing_service_unavailable", error=repr(error))
             await self._close(CloseCode.TRY_AGAIN_LATER, "Try again later")
         except Exception:

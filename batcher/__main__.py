@@ -3,11 +3,11 @@
 import asyncio
 import signal
 import sys
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
+from batcher import reminders
 from batcher.letters.contents import Author
 from batcher.letters.pictures import Album
 from batcher.letters.postman import Postman
@@ -17,15 +17,14 @@ from batcher.retention import Retention
 from batcher.settings import BatcherSettings
 from core import failpoints, telemetry
 from core.accounts.erasing import AccountEraser
-from core.clock import pause
+from core.accounts.reminders import Reminders
 from core.errors import DarkroomError
 from core.mail import Mailer
 from core.outbox import JobOutbox
 from core.queue import Queue, topology
 from core.reconciler import Reconciler
 from core.recording import Recorder
-from core.repository import windows
-from core.repository.database import UNAVAILABLE, database
+from core.repository.database import database, schema_there
 from core.storage import DownloadLinks, Storage
 
 _MEBIBYTE = 1024 * 1024
@@ -51,51 +50,68 @@ def main() -> int:
 
 
 async def serve(settings: BatcherSettings) -> None:
-    """Wait for database and broker, then work until SIGTERM or SIGINT and finish what is under way."""
-    stop = asyncio.Event()
+    """Wait for database and broker, then work until SIGTERM or SIGINT and finish what is under way.
+
+    What is not finished within the grace, or when a second signal comes, is rolled back or is due again
+    after its lease; whoever works next goes on with it.
+    """
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, leave)
     telemetry.serve_metrics(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
-        queue = await _opened(settings, stop)
-        if queue is None:
-            return
+        queue = Queue(settings.broker, name="batcher")
+        begun = asyncio.Event()
+        working = asyncio.create_task(_work_when_there(settings, queue, begun, stop))
         try:
-            await _work(settings, queue, stop)
+            await _ended(working, settings.process.batcher_drain_seconds, begun, stop, hurry)
         finally:
             await queue.close()
         log.info("batcher_stopped")
 
 
-async def _opened(settings: BatcherSettings, stop: asyncio.Event) -> Queue | None:
-    """The broker's connection once it and the database are there, or none when told to stop before."""
-    opening = asyncio.create_task(_open(settings, stop))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
-    for task in (opening, stopping):
+async def _ended(
+    working: asyncio.Task[None],
+    grace: float,
+    begun: asyncio.Event,
+    stop: asyncio.Event,
+    hurry: asyncio.Event,
+) -> None:
+    """Let the work end by itself for as long as there is time, then end it."""
+    told, hurried = asyncio.create_task(stop.wait()), asyncio.create_task(hurry.wait())
+    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+    if begun.is_set():
+        await asyncio.wait({working, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            log.warning("batcher_hurries", grace=grace)
+    for task in (working, told, hurried):
         task.cancel()
-    with suppress(asyncio.CancelledError):
-        return await opening
-    return None
+    # A fetch may swallow that once, and goes on for its own short wait.
+    while not working.done():
+        await asyncio.wait({working}, timeout=_PAUSE)
+        working.cancel()
+    if not working.cancelled():
+        working.result()
 
 
-async def _open(settings: BatcherSettings, stop: asyncio.Event) -> Queue:
-    while True:
-        try:
-            # The schema as well as the server: a migration may be under way.
-            await windows.clock()
-            break
-        except UNAVAILABLE as error:
-            log.warning("waiting_for_database", error=repr(error))
-            await pause(stop, seconds=_PAUSE)
-    return await Queue.connect_when_there(settings.broker, name="batcher")
+async def _work_when_there(
+    settings: BatcherSettings, queue: Queue, begun: asyncio.Event, stop: asyncio.Event
+) -> None:
+    await schema_there()
+    await queue.open()
+    begun.set()
+    await _work(settings, queue, stop)
 
 
 async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) -> None:
     recorder = Recorder(queue=queue)
     releaser = Releaser(queue=queue, settings=settings.window)
-    reconciler = Reconciler(queue=queue, recorder=recorder)
+    reconciler = Reconciler(queue=queue, recorder=recorder, settings=settings.reconciler)
     outbox = JobOutbox(queue=queue)
     postman = build_postman(settings)
     retention = Retention(
@@ -111,6 +127,7 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
             reconciler.run(stop=stop),
             postman.run(stop=stop),
             retention.run(stop=stop),
+            reminders.run(lead=timedelta(days=settings.letters.premium_reminder_days), stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they
             # are told to stop as well.
@@ -133,7 +150,7 @@ def build_postman(settings: BatcherSettings) -> Postman:
     mailer = Mailer(settings.mail)
     public_url = settings.links.public_url
     return Postman(
-        author=Author(album=album, public_url=public_url),
+        author=Author(album=album, reminders=Reminders(settings.links), public_url=public_url),
         renderer=Renderer(sender=mailer.sender, public_url=public_url),
         mailer=mailer,
     )

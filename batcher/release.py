@@ -1,24 +1,28 @@
 """Beats of the broker's clock become windows, and windows become jobs for the workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
-from batcher.window import next_tick, release_order
-from core.clock import now, pause
+from batcher.capacity import fitting
+from batcher.clock import Clock
+from batcher.order import release_order
+from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
 from core.failpoints import Failpoint, reach
 from core.messages import Job
-from core.models import Window, WindowState
-from core.outbox import job_of
-from core.queue import Delivery, Lane, Queue, signs_of_life, topology
+from core.models import Generation, Window, WindowState
+from core.outbox import JobOutbox, job_of
+from core.outlook import released_work
+from core.queue import Delivery, Lane, Queue, Workers, signs_of_life, topology
+from core.recording import window_finished
 from core.repository import windows
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.settings import WindowSettings
-from core.telemetry import WINDOW_JOBS
+from core.telemetry import WINDOW_JOBS, WINDOW_PUT_OFF
 
 _IN_FLIGHT = 256
 """Messages fetched, published or settled at a time."""
@@ -49,32 +53,21 @@ class Releaser:
         Raises:
             ConfigurationError: the schedule is not one that the broker could keep.
         """
-        next_tick(settings.window, since=now(), now=now())
         self._queue = queue
-        self._expression = settings.window
+        self._clock = Clock(queue=queue, settings=settings)
+        self._outbox = JobOutbox(queue=queue)
+        self._workers = Workers(queue=queue)
         self._allowed = timedelta(minutes=settings.window_deadline_minutes)
         self._ticks = queue.consumer(topology.TICKS)
         self._jobs = queue.consumer(topology.NORMAL_JOBS)
 
     async def run(self, *, stop: asyncio.Event) -> None:
         """Start the clock and follow it until ``stop`` is set; a window under way is finished first."""
-        await self._start_clock(stop)
+        await self._clock.start(stop=stop)
         while not stop.is_set():
             for tick in await self._ticks.fetch(1, wait=_TICK_WAIT):
                 await self._settle(tick)
-
-    async def _start_clock(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                since = await self._queue.schedule_window(self._expression)
-                next_at = next_tick(self._expression, since=since, now=now())
-                await windows.set_clock(self._expression, next_at=next_at)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
-                log.warning("clock_postponed", error=repr(error))
-                await pause(stop, seconds=_RETRY_SECONDS)
-            else:
-                log.info("clock_started", expression=self._expression, next_at=next_at.isoformat())
-                return
+            await self._clock.look()
 
     async def _settle(self, tick: Delivery) -> None:
         jobs: dict[UUID, Delivery] = {}
@@ -86,7 +79,7 @@ class Releaser:
                 if jobs:
                     reach(Failpoint.WINDOW_BEFORE_SETTLE)
                 await _settle_jobs(jobs)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("window_postponed", error=repr(error))
                 # The jobs first, so that they are there again when the beat is.
                 await _for_each(jobs.values(), lambda job: job.nak(delay=0))
@@ -95,7 +88,7 @@ class Releaser:
                 await tick.ack()
 
     async def _follow(self, tick: Delivery, jobs: dict[UUID, Delivery]) -> None:
-        await windows.set_clock(self._expression, next_at=self._next_at(tick))
+        await self._clock.note(tick)
         await self._collect(jobs)
         if jobs:
             reach(Failpoint.WINDOW_BEFORE_OPEN)
@@ -104,13 +97,6 @@ class Releaser:
         # Not this beat's window alone: one that a crash left behind may have lost its beat to a later one.
         for window in await windows.releasing():
             await self._release(window)
-
-    def _next_at(self, tick: Delivery) -> datetime:
-        announced = tick.headers.get("Nats-Schedule-Next")
-        if announced and (next_at := datetime.fromisoformat(announced)) > now():
-            return next_at
-        # A beat that comes late, because nobody ran, announces one that is over as well.
-        return next_tick(self._expression, since=tick.stored_at, now=now())
 
     async def _collect(self, jobs: dict[UUID, Delivery]) -> None:
         """Take the jobs that wait at this moment, and no later ones, or a busy queue would never end."""
@@ -128,29 +114,60 @@ class Releaser:
                     await message.reject()
 
     async def _open(self, tick: Delivery, job_ids: list[UUID]) -> None:
+        opened_at = now()
+        deadline = opened_at + self._allowed
+        taken, put_off = await self._choose(job_ids, opened_at=opened_at, deadline=deadline)
         async with in_transaction():
-            window = await windows.open_window(tick_at=tick.stored_at, deadline=now() + self._allowed)
+            window = await windows.open_window(tick_at=tick.stored_at, deadline=deadline)
             if window.state is not WindowState.COLLECTING:
                 return
-            await windows.assign(window, job_ids)
+            await windows.assign(window, taken, put_off=put_off)
             if not window.jobs:
                 await windows.discard(window)
-                return
-        WINDOW_JOBS.observe(window.jobs)
-        log.info("window_opened", window=str(window.id), jobs=window.jobs)
+        WINDOW_PUT_OFF.inc(put_off)
+        if window.jobs:
+            WINDOW_JOBS.observe(window.jobs)
+        log.info(
+            "window_opened" if window.jobs else "window_discarded",
+            window=str(window.id),
+            jobs=window.jobs,
+            customers=window.customers,
+            put_off=put_off,
+            deadline=deadline.isoformat(),
+        )
+
+    async def _choose(
+        self, job_ids: Sequence[UUID], *, opened_at: datetime, deadline: datetime
+    ) -> tuple[list[UUID], int]:
+        """What the workers can make in time, and how many others are left to the next window."""
+        ordered = release_order(await windows.waiting(job_ids))
+        taken = fitting(
+            ordered,
+            released=await released_work(),
+            workers=await self._workers.recent(),
+            deadline=deadline,
+            now=opened_at,
+        )
+        return [job.id for job in taken], len(ordered) - len(taken)
 
     async def _release(self, window: Window) -> None:
-        waiting = await windows.unreleased(window.id)
-        jobs = release_order(
-            job_of(generation).model_copy(update={"deadline": window.deadline}) for generation in waiting
-        )
-        for start in range(0, len(jobs), _IN_FLIGHT):
-            part = jobs[start : start + _IN_FLIGHT]
-            await asyncio.gather(*(self._queue.publish_job(Lane.BATCH, job) for job in part))
-            reach(Failpoint.WINDOW_MID_RELEASE)
-            await windows.mark_released([job.id for job in part], at=now())
-        await windows.mark_running(window.id, at=now())
-        log.info("window_released", window=str(window.id), jobs=len(jobs))
+        ordered = release_order(await windows.unreleased(window.id))
+        for start in range(0, len(ordered), _IN_FLIGHT):
+            await self._offer(ordered[start : start + _IN_FLIGHT], window)
+        finished = await windows.mark_running(window.id, at=now())
+        log.info("window_released", window=str(window.id), jobs=len(ordered))
+        if finished is not None:
+            await window_finished(finished, queue=self._queue)
+
+    async def _offer(self, part: Sequence[Generation], window: Window) -> None:
+        jobs = [job_of(generation).model_copy(update={"deadline": window.deadline}) for generation in part]
+        await asyncio.gather(*(self._queue.publish_job(Lane.BATCH, job) for job in jobs))
+        reach(Failpoint.WINDOW_MID_RELEASE)
+        ids = [job.id for job in jobs]
+        await windows.mark_released(ids, at=now())
+        # One that was canceled since it was read has been called off before it was published.
+        for generation in await windows.canceled(ids):
+            await self._outbox.call_off(generation)
 
 
 async def _settle_jobs(jobs: dict[UUID, Delivery]) -> None:

@@ -13,11 +13,11 @@ from core.errors import ServiceUnavailableError
 from core.lifecycle import Tier
 from core.models import Erasure
 from core.repository import erasures, rate_limits, sweeps
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.retention import Lifetimes
 from core.settings import RetentionSettings
 from core.storage import Storage
-from core.telemetry import ERASURES_DUE, GENERATIONS_EXPIRED, OBJECTS_DELETED, ROWS_SWEPT
+from core.telemetry import ERASURES_DUE, GENERATIONS_EXPIRED, LEFTOVERS_DELETED, OBJECTS_DELETED, ROWS_SWEPT
 
 BATCH: Final = 500
 """Rows that one statement deletes at most, so that none holds its locks for long."""
@@ -95,12 +95,14 @@ class Retention:
 
     async def _erase(self, erasure: Erasure) -> None:
         try:
-            deleted = await self._storage.delete_under(erasure.prefix)
+            deleted = await self._storage.delete_under(erasure.prefix, keep=await erasures.kept(erasure))
         except ServiceUnavailableError as error:
             log.warning("erasure_postponed", prefix=erasure.prefix, error=str(error))
             return
         await erasures.settle(erasure, now=now())
         OBJECTS_DELETED.inc(deleted)
+        if erasure.keeps_recorded:
+            LEFTOVERS_DELETED.inc(deleted)
         log.info("objects_deleted", prefix=erasure.prefix, objects=deleted)
 
 
@@ -111,7 +113,7 @@ async def _repeat(
     while not stop.is_set():
         try:
             done = await work()
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except ServiceUnavailableError as error:
             log.warning("retention_postponed", error=repr(error))
             done = 0
         if done < batch:

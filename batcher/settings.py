@@ -11,6 +11,7 @@ from core.settings import (
     LinkSettings,
     MailSettings,
     ProcessSettings,
+    ReconcilerSettings,
     RetentionSettings,
     SettingsGroup,
     StorageSettings,
@@ -20,16 +21,27 @@ from core.settings import (
 
 
 class LetterSettings(SettingsGroup):
-    """Pictures are attached up to so many MiB a letter; the rest are links that work for some days."""
+    """Pictures are attached up to so many MiB a letter; the rest are links that work for some days.
 
-    letter_attachments_mebibytes: float = Field(default=20, ge=0)
+    Customers are reminded ``premium_reminder_days`` before their premium time ends; 0 reminds nobody.
+    """
+
+    letter_attachments_mebibytes: float = Field(default=12, ge=0)
     letter_link_days: int = Field(default=7, ge=1)
+    premium_reminder_days: float = Field(default=3, ge=0)
+
+
+class BatcherProcessSettings(SettingsGroup):
+    """How long what is under way may still take once the batcher is told to stop, in seconds."""
+
+    batcher_drain_seconds: float = Field(default=7, ge=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatcherSettings(ProcessSettings):
     """Every group of the process."""
 
+    process: BatcherProcessSettings
     database: DatabaseSettings
     broker: BrokerSettings
     storage: StorageSettings
@@ -38,5 +50,6 @@ class BatcherSettings(ProcessSettings):
     window: WindowSettings
     letters: LetterSettings
     retention: RetentionSettings
+    reconciler: ReconcilerSettings
     failpoints: FailpointSettings
     telemetry: TelemetrySettings

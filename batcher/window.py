@@ -1,17 +1,16 @@
-"""When windows open, and in which order their jobs are released. Pure: no clock, no I/O.
+"""When windows open. Pure: no clock, no I/O.
 
 Expressions are read exactly as the broker reads them, so that what customers are told is when it ticks.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import product
 from typing import Final
 
 from core.errors import ConfigurationError
-from core.messages import Job
 
 _EVERY: Final = "@every "
 
@@ -161,27 +160,3 @@ def _values(text: str, unit: _Unit) -> set[int]:
 def _number(text: str, unit: _Unit) -> int:
     named = unit.names.get(text.lower())
     return int(text) if named is None else named
-
-
-def release_order(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs of equal shape beside each other, in the order of acceptance within a shape.
-
-    The shape whose first job was accepted earliest comes first.
-    """
-    shapes: dict[tuple[object, ...], list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: (job.accepted_at, job.id)):
-        shapes.setdefault(_shape(job), []).append(job)
-    return [job for shape in shapes.values() for job in shape]
-
-
-def _shape(job: Job) -> tuple[object, ...]:
-    """What jobs must have in common to be denoised in one call."""
-    parameters = job.parameters
-    return (
-        parameters.model,
-        parameters.width,
-        parameters.height,
-        parameters.steps,
-        parameters.guidance_scale > 1,
-        parameters.scheduler,
-    )

@@ -15,6 +15,7 @@ from infra.local import launch
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _TAIL_LINES: Final = 20
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class BenchmarkError(DarkroomError):
@@ -32,6 +33,11 @@ class Child:
     def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self.log = log
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of it that is in use."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE
 
     def check(self) -> None:
         """See that it runs.

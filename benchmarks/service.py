@@ -15,28 +15,25 @@ from typing import Final
 from urllib.request import urlopen
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 from pydantic import SecretStr
 
+from benchmarks.backing import Backing, open_backing
 from benchmarks.processes import BenchmarkError, Child, running
 from core.accounts.tokens import AccessTokens
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.models import Account, Generation, SessionFamily
 from core.queue import Queue
-from core.repository.database import database, migrate
-from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
-from infra.local import nats, postgres
+from core.repository.database import database
+from core.settings import TokenSettings
 from infra.local.ports import Ports
 
-_PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of servers that live for minutes
 _SECRETS: Final = TokenSettings(
     jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), access_token_minutes=60
 )
 _READY_SECONDS: Final = 60
 _PAUSE: Final = 0.1
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,7 @@ class Service:
     @property
     def resident_bytes(self) -> int:
         """Memory of the api process that is in use."""
-        statm = Path(f"/proc/{self._child.process.pid}/statm").read_text()
-        return int(statm.split()[1]) * _PAGE
+        return self._child.resident_bytes
 
     @property
     def cpu_seconds(self) -> float:
@@ -162,29 +158,11 @@ class Service:
 async def open_service(folder: Path) -> AsyncIterator[Service]:
     """PostgreSQL, nats-server and ``python -m api``, their data in ``folder``, an empty one."""
     ports = Ports(folder / "ports.json")
-    account = nats.NatsAccount(name="benchmark", user="benchmark", password=_PASSWORD)
-    config = folder / "nats.json"
-    nats.write_config(config, port=ports.of("nats"), store_dir=folder / "jetstream", accounts=[account])
-    # What the broker says of its connections.
-    config.write_text(
-        json.dumps({**json.loads(config.read_text()), "http": f"127.0.0.1:{ports.of('nats http')}"})
-    )
-    postgres.prepare(folder / "postgres", password=_PASSWORD)
-    server = postgres.command(folder / "postgres", port=ports.of("postgres"))
-    broker = BrokerSettings(
-        nats_url=nats.url(ports.of("nats")), nats_user=account.user, nats_password=SecretStr(account.password)
-    )
-    url = postgres.url(port=ports.of("postgres"), password=_PASSWORD, name=postgres.DATABASE)
-    rows = DatabaseSettings(database_url=SecretStr(url))
-    async with (
-        running(server.argv, env=os.environ, log=folder / "postgres.log", user=server.user),
-        running(nats.command(config).argv, env=os.environ, log=folder / "nats.log"),
-    ):
-        await _migrated(rows)
+    async with open_backing(folder, ports) as backing:
         argv = (sys.executable, "-m", "api")
-        env = _environment(folder, ports, broker, url)
-        async with running(argv, env=env, log=folder / "api.log") as child, database(rows):
-            queue = await Queue.connect_when_there(broker, name="benchmark")
+        env = _environment(folder, ports, backing)
+        async with running(argv, env=env, log=folder / "api.log") as child, database(backing.rows):
+            queue = await Queue.connect_when_there(backing.broker, name="benchmark")
             try:
                 await _ready(child, ports.of("api"))
                 yield Service(
@@ -199,13 +177,10 @@ async def open_service(folder: Path) -> AsyncIterator[Service]:
                 await queue.close()
 
 
-def _environment(folder: Path, ports: Ports, broker: BrokerSettings, url: str) -> dict[str, str]:
+def _environment(folder: Path, ports: Ports, backing: Backing) -> dict[str, str]:
     """What the api needs; what the shell says goes on top, so that settings can be tried."""
     needed = {
-        "DARKROOM_DATABASE_URL": url,
-        "DARKROOM_NATS_URL": broker.nats_url,
-        "DARKROOM_NATS_USER": broker.nats_user or "",
-        "DARKROOM_NATS_PASSWORD": _PASSWORD,
+        **backing.environment,
         "DARKROOM_STORAGE_URL": f"file://{folder}/objects",
         "DARKROOM_DOWNLOAD_SECRET": "d" * 20,
         "DARKROOM_JWT_SECRET": _SECRETS.jwt_secret.get_secret_value(),
@@ -216,20 +191,6 @@ def _environment(folder: Path, ports: Ports, broker: BrokerSettings, url: str) -
         "DARKROOM_METRICS_PORT": str(ports.of("metrics")),
     }
     return {**needed, **os.environ}
-
-
-async def _migrated(rows: DatabaseSettings) -> None:
-    url, deadline = rows.database_url.get_secret_value(), time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            await (await asyncpg.connect(url)).close()
-        except (OSError, asyncpg.CannotConnectNowError) as error:
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the database is not ready: {error!r}") from error
-            await asyncio.sleep(_PAUSE)
-        else:
-            break
-    await migrate(rows)
 
 
 def _get(url: str) -> str:

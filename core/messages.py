@@ -104,7 +104,10 @@ class Started(Message):
 
 
 class Outcome(Message):
-    """How a job ended on a worker: pictures, or a reason fit for the customer."""
+    """How a job ended on a worker: pictures, or a reason fit for the customer.
+
+    ``cause`` is what went wrong on our side, for the operator: such an end is a dead letter.
+    """
 
     kind: Literal["outcome"] = "outcome"
     id: UUID
@@ -113,6 +116,7 @@ class Outcome(Message):
     state: GenerationState
     images: tuple[StoredImage, ...] = ()
     reason: str | None = None
+    cause: str | None = None
     finished_at: AwareDatetime
     request_id: str = ""
 
@@ -175,7 +179,7 @@ class Heartbeat(Message):
 
     ``slots`` is how many pictures it denoises at once, ``busy`` how many it does now;
     ``images_per_second`` is its recent rate, 0 before the first picture;
-    ``speeds`` has one entry for each model that it has measured.
+    ``speeds`` has one entry for each model that it has measured; ``jobs`` are those that it holds.
     """
 
     worker: str
@@ -186,6 +190,7 @@ class Heartbeat(Message):
     images_per_second: float = 0.0
     speeds: tuple[Speed, ...] = ()
     tiers: tuple[Tier, ...] = (Tier.PREMIUM, Tier.NORMAL)
+    jobs: tuple[UUID, ...] = ()
     started_at: AwareDatetime
     beat_at: AwareDatetime
 

@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import asyncpg
 from tortoise import fields
 from tortoise.backends.base.config_generator import expand_db_url
 from tortoise.fields.base import OnDelete
@@ -22,6 +21,7 @@ class LetterKind(StrEnum):
     ADDRESS_TAKEN = "address_taken"
     RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of a letter, not a password
     PREMIUM_STARTED = "premium_started"
+    PREMIUM_ENDS_SOON = "premium_ends_soon"
     PREMIUM_REVOKED = "premium_revoked"
     PAYMENT_FAILED = "payment_failed"
     GENERATION_FINISHED = "generation_finished"
@@ -55,7 +55,11 @@ class WindowState(StrEnum):
 
 
 class Account(Model):
-    """A customer. The address is kept as typed and compared in lower case (``email_key``)."""
+    """A customer. The address is kept as typed and compared in lower case (``email_key``).
+
+    ``bounced_at`` and ``bounce_reason`` are of the latest letter, if the mail server would not take it for
+    this address. Since ``reminders_off_at`` no letter comes that is not about something the customer did.
+    """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     email = fields.CharField(max_length=254)
@@ -63,6 +67,9 @@ class Account(Model):
     password_hash = fields.CharField(max_length=100)
     email_verified_at = fields.DatetimeField(null=True)
     premium_until = fields.DatetimeField(null=True)
+    bounced_at = fields.DatetimeField(null=True)
+    bounce_reason = fields.TextField(null=True)
+    reminders_off_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:
@@ -180,8 +187,8 @@ class Purchase(Model):
     """Premium time that was bought, redeemed or granted: how an account came by ``premium_until``.
 
     An account's purchases follow one another without overlapping. One that was revoked ends where it was
-    then, or where it would have started. It outlives its account, for the books, and then says no longer
-    whose it was.
+    then, or where it would have started. ``reminded_at`` is when its end was announced. It outlives its
+    account, for the books, and then says no longer whose it was.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -196,28 +203,52 @@ class Purchase(Model):
     ends_at = fields.DatetimeField()
     created_at = fields.DatetimeField(auto_now_add=True)
     revoked_at = fields.DatetimeField(null=True)
+    reminded_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "purchase"
-        indexes: Final = (Index(fields=("account_id",), name="purchase_account"),)
+        indexes: Final = (
+            Index(fields=("account_id",), name="purchase_account"),
+            Index(fields=("ends_at",), name="purchase_end"),
+        )
 
 
 class Window(Model):
     """One batch window.
 
     ``tick_at`` is the broker's beat that opened it, so that a beat which comes again finds its row.
+    ``put_off`` jobs waited, and were left to the next window because this one could not have made them in
+    time. How its own ended is written when the last one has; ``failures`` are the reasons, with their jobs.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     tick_at = fields.DatetimeField(unique=True)
+    opened_at = fields.DatetimeField(null=True, auto_now_add=True)
     deadline = fields.DatetimeField()
     state = fields.CharEnumField(WindowState, max_length=12, default=WindowState.COLLECTING)
     jobs = fields.IntField(default=0)
+    customers = fields.IntField(default=0, db_default=0)
+    put_off = fields.IntField(default=0, db_default=0)
     released_at = fields.DatetimeField(null=True)
     finished_at = fields.DatetimeField(null=True)
+    succeeded = fields.IntField(default=0, db_default=0)
+    failed = fields.IntField(default=0, db_default=0)
+    rejected = fields.IntField(default=0, db_default=0)
+    canceled = fields.IntField(default=0, db_default=0)
+    failures: fields.JSONField[dict[str, int]] = fields.JSONField(null=True)
 
     class Meta:
         table = "batch_window"
+
+    @property
+    def counts(self) -> dict[GenerationState, int]:
+        """How its jobs ended, once it has finished."""
+        return {
+            GenerationState.SUCCEEDED: self.succeeded,
+            GenerationState.FAILED: self.failed,
+            GenerationState.REJECTED: self.rejected,
+            GenerationState.CANCELED: self.canceled,
+        }
 
 
 class WindowAccount(Model):
@@ -254,8 +285,11 @@ class WindowClock(Model):
 class Generation(Model):
     """One accepted request for pictures.
 
-    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so. Beside the
-    indexes below there are two partial ones, of what is open and of what is unpublished (migration 0002).
+    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so. ``worker``
+    began with it last, ``attempts`` is how often one has, ``losses`` how often the broker had lost its job.
+    ``cause`` is why our side failed it, for the operator: with it, it is a dead letter. ``retry_of`` is the
+    dead one that an operator made this from. Beside the indexes below there are partial ones, of what is
+    open, of what is unpublished (migration 0002), of what is dead, and of retries (0005).
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -290,6 +324,11 @@ class Generation(Model):
     )
     window_id: UUID | None
     released_at = fields.DatetimeField(null=True)
+    worker = fields.CharField(max_length=255, null=True)
+    attempts = fields.IntField(db_default=0)
+    losses = fields.IntField(db_default=0)
+    cause = fields.TextField(null=True)
+    retry_of: UUID | None = fields.UUIDField(null=True)
     images: fields.ReverseRelation["Image"]
 
     class Meta:
@@ -327,12 +366,14 @@ class Image(Model):
 class Erasure(Model):
     """Objects that nobody is to see again: a batcher deletes all whose keys begin with ``prefix``.
 
-    ``due_at`` is when one may try, or try again; from ``until`` on nothing can appear there any more.
+    ``due_at`` is when one may try, or try again; from ``until`` on nothing can appear there any more. With
+    ``keeps_recorded`` the pictures that are recorded stay.
     """
 
     prefix = fields.CharField(max_length=200, primary_key=True)
     due_at = fields.DatetimeField(db_index=True)
     until = fields.DatetimeField()
+    keeps_recorded = fields.BooleanField(db_default=False)
 
     class Meta:
         table = "erasure"
@@ -407,25 +448,20 @@ class Subscription(Model):
         unique_together = (("account", "place"),)
 
 
-class _Connection(asyncpg.Connection):
-    """A pooled connection that goes back without a round trip to the server.
+def database_config(settings: DatabaseSettings, *, patience: float | None = None) -> dict[str, Any]:
+    """Tortoise's configuration for a database; timestamps are aware and in UTC.
 
-    What asyncpg would reset there are advisory locks, cursors, listeners and session settings, of which
-    nobody here leaves any on a pooled connection. An open transaction is rolled back all the same.
+    Args:
+        settings: where it is.
+        patience: seconds that a statement, or the wait for a connection, may take; none for as long as it
+            takes.
     """
-
-    def get_reset_query(self) -> str:
-        """Nothing."""
-        return ""
-
-
-def database_config(settings: DatabaseSettings) -> dict[str, Any]:
-    """Tortoise's configuration for a database; timestamps are aware and in UTC."""
     connection = expand_db_url(settings.database_url.get_secret_value())
+    connection["engine"] = "core.repository.postgres"
     connection["credentials"] |= {
         "minsize": 1,
         "maxsize": settings.database_pool_size,
-        "connection_class": _Connection,
+        "patience": patience,
     }
     return {
         "connections": {"default": connection},

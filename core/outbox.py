@@ -1,7 +1,7 @@
 """What leaves once a transaction has committed: jobs to the broker, letters to the mail server."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -16,7 +16,7 @@ from core.models import Generation, LetterKind
 from core.queue import Lane, Queue
 from core.repository import generations, letters
 from core.repository.accounts import email_key
-from core.repository.database import UNAVAILABLE, in_transaction
+from core.repository.database import in_transaction
 from core.telemetry import JOBS_RELAYED
 
 RELAY_AGE: Final = timedelta(seconds=5)
@@ -80,19 +80,21 @@ def parameters_of(generation: Generation) -> Parameters:
     )
 
 
-def job_of(generation: Generation) -> Job:
-    """The message that carries a generation to a worker."""
+def job_of(generation: Generation, *, deadline: datetime | None = None) -> Job:
+    """The message that carries a generation to a worker; of a window that has a deadline."""
     return Job(
         id=generation.id,
         tier=generation.tier,
         delivery=generation.delivery,
         parameters=parameters_of(generation),
         accepted_at=generation.created_at,
+        deadline=deadline,
         request_id=generation.request_id,
     )
 
 
-def _lane_of(generation: Generation) -> Lane:
+def lane_of(generation: Generation) -> Lane:
+    """The lane that ought to hold a generation's job."""
     return Lane.BATCH if generation.released_at else Lane.of(generation.tier)
 
 
@@ -108,7 +110,7 @@ class JobOutbox:
         """Publish one job, to be marked soon. Without a broker nothing is lost: the relay tries again."""
         reach(Failpoint.JOB_BEFORE_PUBLISH)
         try:
-            await self._queue.publish_job(_lane_of(generation), job_of(generation))
+            await self._queue.publish_job(lane_of(generation), job_of(generation))
         except ServiceUnavailableError as error:
             log.warning("job_left_to_relay", generation=str(generation.id), error=str(error))
             return
@@ -124,7 +126,7 @@ class JobOutbox:
             return
         try:
             await generations.mark_published(published, at=now())
-        except UNAVAILABLE as error:
+        except ServiceUnavailableError as error:
             log.warning("jobs_left_unmarked", jobs=len(published), error=repr(error))
             self._published += published
 
@@ -154,7 +156,7 @@ class JobOutbox:
         async with in_transaction():
             left = await generations.lock_unpublished(before=now() - RELAY_AGE, limit=_RELAY_BATCH)
             for generation in left:
-                await self._queue.publish_job(_lane_of(generation), job_of(generation))
+                await self._queue.publish_job(lane_of(generation), job_of(generation))
             if left:
                 reach(Failpoint.RELAY_BEFORE_MARK)
                 await generations.mark_published([generation.id for generation in left], at=now())
@@ -166,7 +168,7 @@ class JobOutbox:
         while not stop.is_set():
             try:
                 await self.relay()
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("relay_postponed", error=repr(error))
             await pause(stop, seconds=_RELAY_PAUSE)
             await self.mark()

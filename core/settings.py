@@ -5,8 +5,9 @@ api without one for the mail server.
 """
 
 from dataclasses import dataclass, fields
+from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Self, TypeVar, cast
+from typing import Annotated, Final, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -16,6 +17,8 @@ from core.errors import ConfigurationError
 LongSecret = Annotated[SecretStr, Field(min_length=16)]
 """A secret of at least 16 characters, as an item of a list."""
 
+_THIS_MACHINE: Final = ("127.0.0.1", "::1", "localhost")
+
 
 class SettingsGroup(BaseSettings):
     """Base of every group: frozen, from variables named ``DARKROOM_<FIELD>``."""
@@ -24,10 +27,14 @@ class SettingsGroup(BaseSettings):
 
 
 class DatabaseSettings(SettingsGroup):
-    """PostgreSQL."""
+    """PostgreSQL.
+
+    Connecting, waiting for a connection, and a statement may take ``database_timeout_seconds`` each.
+    """
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1)
+    database_timeout_seconds: float = Field(default=4, gt=0)
 
 
 class BrokerSettings(SettingsGroup):
@@ -46,22 +53,52 @@ class BrokerSettings(SettingsGroup):
 
 
 class StorageSettings(SettingsGroup):
-    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address."""
+    """The object store: a ``file://``, ``s3://``, ``gs://`` or ``az://`` address.
+
+    One request to it may take ``storage_timeout_seconds``, and is tried again for as long.
+    """
 
     storage_url: str
     storage_options: dict[str, str] = Field(default_factory=dict)
+    storage_timeout_seconds: float = Field(default=10, gt=0)
 
 
 class MailSettings(SettingsGroup):
-    """The SMTP server that letters are handed to."""
+    """The SMTP server that letters are handed to.
+
+    Certificates are always verified; ``smtp_ca_file`` names further authorities to trust, in PEM. Each answer
+    may take ``smtp_timeout_seconds``, the one to a whole letter ``smtp_acceptance_seconds``: who gives up on
+    that one cannot know whether the letter was taken. Up to ``smtp_connections`` letters leave at once.
+    """
 
     smtp_host: str = "127.0.0.1"
     smtp_port: int = Field(default=25, ge=1, le=65535)
-    smtp_user: str | None = None
-    smtp_password: SecretStr | None = None
     smtp_security: str = Field(default="none", pattern="^(none|starttls|tls)$")
+    smtp_ca_file: Path | None = None
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = Field(default=None, validate_default=True)
+    smtp_connections: int = Field(default=8, ge=1, le=100)
     smtp_timeout_seconds: float = Field(default=30, gt=0)
+    smtp_acceptance_seconds: float = Field(default=300, gt=0)
     mail_from: str = "Darkroom <pictures@darkroom.local>"
+
+    @field_validator("smtp_password")
+    @classmethod
+    def _password_stays_secret(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if (password is None) != (info.data.get("smtp_user") is None):
+            raise ValueError("and DARKROOM_SMTP_USER are needed together")
+        open_to_all = info.data.get("smtp_security") == "none"
+        if password is not None and open_to_all and info.data.get("smtp_host") not in _THIS_MACHINE:
+            raise ValueError("would cross the network unencrypted: set DARKROOM_SMTP_SECURITY")
+        return password
+
+    @field_validator("mail_from")
+    @classmethod
+    def _one_sender(cls, sender: str) -> str:
+        _, address = parseaddr(sender)
+        if "@" not in address or not sender.isprintable():
+            raise ValueError("has to be an address, such as Darkroom <pictures@darkroom.example>")
+        return sender
 
 
 class LinkSettings(SettingsGroup):
@@ -207,6 +244,13 @@ class WindowSettings(SettingsGroup):
 
     window: str = "0 */30 * * * *"
     window_deadline_minutes: float = Field(default=30, gt=0)
+
+
+class ReconcilerSettings(SettingsGroup):
+    """How often open jobs are looked for on the broker, and how long after their publication first."""
+
+    reconcile_seconds: float = Field(default=10, gt=0)
+    reconcile_age_seconds: float = Field(default=15, ge=0)
 
 
 class FailpointSettings(SettingsGroup):

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
 from typing import Final, Self
 from urllib.parse import urlencode
@@ -19,6 +19,9 @@ from core.settings import LinkSettings, StorageSettings
 CHUNK: Final = 256 * 1024
 """Bytes handed out at a time by :meth:`Storage.stream`."""
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=3)
+_RETRIES: Final = 3
+
 
 class Storage:
     """Objects by key. Keys are paths such as ``generations/<id>/<attempt>/0.png``."""
@@ -33,7 +36,19 @@ class Storage:
         if settings.storage_url.startswith("file://"):
             # Folders that deleting has emptied go too: a cloud store has none.
             return cls(store=from_url(settings.storage_url, mkdir=True, automatic_cleanup=True))
-        return cls(store=from_url(settings.storage_url, config=options))  # type: ignore[call-overload] # options are the operator's own words
+        patience = timedelta(seconds=settings.storage_timeout_seconds)
+        store = from_url(  # type: ignore[call-overload] # options are the operator's own words
+            settings.storage_url,
+            config=options,
+            client_options={
+                "timeout": patience,
+                "connect_timeout": min(patience, _CONNECT_TIMEOUT),
+                "allow_http": options.pop("allow_http", "false") == "true",
+            },
+            # Its own way would be ten times within three minutes.
+            retry_config={"max_retries": _RETRIES, "retry_timeout": patience},
+        )
+        return cls(store=store)
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None:
         """Store an object whole; a reader never sees half of it.
@@ -84,8 +99,12 @@ class Storage:
             raise ServiceUnavailableError(f"object store, head {key}: {error}") from error
         return True
 
-    async def delete_under(self, prefix: str) -> int:
+    async def delete_under(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """Delete every object whose key begins with ``prefix``, which ends with a slash; returns how many.
+
+        Args:
+            prefix: where.
+            keep: keys that stay.
 
         Raises:
             ServiceUnavailableError: the store did not answer, or somebody else deletes there; what is left
@@ -94,8 +113,9 @@ class Storage:
         deleted = 0
         try:
             async for found in obstore.list(self._store, prefix=prefix):
-                keys = [item["path"] for item in found]
-                await obstore.delete_async(self._store, keys)
+                keys = [item["path"] for item in found if item["path"] not in keep]
+                if keys:
+                    await obstore.delete_async(self._store, keys)
                 deleted += len(keys)
         except (BaseError, OSError) as error:
             raise ServiceUnavailableError(f"object store, delete {prefix}: {error}") from error

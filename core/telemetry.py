@@ -23,6 +23,9 @@ _WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 360
 CONSUMER_RECREATIONS: Final = Counter(
     "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
 )
+STREAM_RECREATIONS: Final = Counter(
+    "darkroom_stream_recreations_total", "Streams that were gone while the process ran and declared again"
+)
 GENERATIONS_ACCEPTED: Final = Counter("darkroom_generations_accepted_total", "Generations accepted", ["tier"])
 GENERATIONS_FINISHED: Final = Counter(
     "darkroom_generations_finished_total", "Generations that reached a terminal state", ["tier", "state"]
@@ -34,7 +37,27 @@ GENERATION_SECONDS: Final = Histogram(
     buckets=(0.5, 1, 2, 4, 8, 15, 30, 60, 300, 900, 1800, 3600),
 )
 JOBS_RELAYED: Final = Counter("darkroom_jobs_relayed_total", "Jobs published by the relay after a crash")
+JOBS_LOST: Final = Counter(
+    "darkroom_jobs_lost_total", "Jobs that the broker had lost and were published again", ["lane"]
+)
+JOBS_DEAD: Final = Counter("darkroom_jobs_dead_total", "Jobs that our side failed, by why", ["why"])
+JOBS_UNATTENDED: Final = Gauge(
+    "darkroom_jobs_unattended", "Generations that run, but on no worker that gives a sign of life"
+)
 LETTERS: Final = Counter("darkroom_letters_total", "Letters handed to the mail server", ["kind", "outcome"])
+LETTER_SECONDS: Final = Histogram(
+    "darkroom_letter_seconds",
+    "Seconds from the writing of a letter's row to the mail server's word for it",
+    ["kind"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 15, 60, 300, 1800, 7200, 43200),
+)
+LETTERS_WAITING: Final = Gauge("darkroom_letters_waiting", "Letters that have not left and not failed")
+OLDEST_LETTER_SECONDS: Final = Gauge(
+    "darkroom_oldest_letter_seconds", "How long the oldest of the waiting letters has waited"
+)
+SMTP_CONNECTIONS: Final = Counter(
+    "darkroom_smtp_connections_total", "Connections to the mail server, by outcome", ["outcome"]
+)
 IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
 SLOTS: Final = Gauge("darkroom_slots", "Pictures under way, paused ones included", ["tier"])
 TICK_PICTURES: Final = Histogram(
@@ -94,10 +117,25 @@ GENERATIONS_EXPIRED: Final = Counter(
     "darkroom_generations_expired_total", "Generations deleted because their time was over", ["tier"]
 )
 OBJECTS_DELETED: Final = Counter("darkroom_objects_deleted_total", "Pictures deleted from the object store")
+LEFTOVERS_DELETED: Final = Counter(
+    "darkroom_leftovers_deleted_total", "Pictures of attempts that were never reported, deleted"
+)
 ERASURES_DUE: Final = Gauge("darkroom_erasures_due", "Folders of the object store that wait to be emptied")
 ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because they were over", ["table"])
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)
+)
+WINDOW_SECONDS: Final = Histogram(
+    "darkroom_window_seconds",
+    "Seconds from a batch window's opening to the end of its last job",
+    buckets=(1, 5, 15, 60, 120, 300, 600, 900, 1200, 1500, 1800, 2700, 3600),
+)
+WINDOW_PUT_OFF: Final = Counter(
+    "darkroom_window_put_off_total",
+    "Jobs left to the next window for want of time in theirs",
+)
+BEATS_MADE_UP: Final = Counter(
+    "darkroom_beats_made_up_total", "Beats of the window's clock that the broker had missed"
 )
 
 

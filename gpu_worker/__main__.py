@@ -49,9 +49,13 @@ async def work(settings: GpuWorkerSettings) -> None:
     )
     await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
     queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def leave() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, leave)
     worker = Worker(
         settings=settings.worker,
         queue=queue,
@@ -61,7 +65,7 @@ async def work(settings: GpuWorkerSettings) -> None:
     )
     try:
         async with telemetry.event_loop_measured():
-            await worker.run(stop=stop)
+            await worker.run(stop=stop, hurry=hurry)
     finally:
         await queue.close()
 

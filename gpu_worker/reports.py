@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from uuid import UUID
 
 import structlog
 
@@ -10,7 +9,8 @@ from core.clock import now
 from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState, Tier
 from core.messages import Outcome, Progress, Started, StoredImage
-from core.queue import Delivery, Queue
+from core.queue import Delivery, Lane, Queue
+from core.queue.topology import job_of_subject
 from gpu_worker.assignment import Assignment, News
 from gpu_worker.engine.preview import data_url
 
@@ -67,8 +67,9 @@ class Reports:
         *,
         images: Sequence[StoredImage] = (),
         reason: str | None = None,
+        cause: str | None = None,
     ) -> None:
-        """Say how a job ended.
+        """Say how a job ended; with a cause it is a dead letter.
 
         Raises:
             ServiceUnavailableError: the broker does not answer.
@@ -80,24 +81,33 @@ class Reports:
             state=state,
             images=tuple(images),
             reason=reason,
+            cause=cause,
             finished_at=now(),
             request_id=one.job.request_id,
         )
         await self._queue.publish_result(one.job.tier, outcome)
 
-    async def unreadable(self, delivery: Delivery) -> None:
+    async def unreadable(self, delivery: Delivery) -> bool:
         """End a job whose message no worker can read; lane and id are in its subject.
+
+        Returns:
+            Whether that could be said of anybody: not where the subject has no id.
 
         Raises:
             ServiceUnavailableError: the broker does not answer.
         """
-        _, lane, job_id = delivery.subject.split(".", 2)
+        job_id = job_of_subject(delivery.subject)
+        if job_id is None:
+            return False
         outcome = Outcome(
-            id=UUID(job_id),
+            id=job_id,
             worker=self._worker,
             attempt=delivery.attempt,
             state=GenerationState.FAILED,
             reason=APOLOGY,
+            cause="the job's message cannot be read",
             finished_at=now(),
         )
-        await self._queue.publish_result(Tier.PREMIUM if lane == "premium" else Tier.NORMAL, outcome)
+        premium = delivery.subject == Lane.PREMIUM.subject(job_id)
+        await self._queue.publish_result(Tier.PREMIUM if premium else Tier.NORMAL, outcome)
+        return True

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from PIL import Image
@@ -37,6 +37,7 @@ _PROGRESS_SECONDS: Final = 0.25
 _HEARTBEAT_SECONDS: Final = 3.0
 _FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
+_LONGEST_CAUSE = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +66,11 @@ class Worker:
         self._left = asyncio.Event()
         self._stopping = False
 
-    async def run(self, *, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set; then finish what is under way, or hand it back when time is up."""
+    async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
+        """Work until ``stop`` is set; then finish what is under way.
+
+        What is not finished is handed back when time is up, or once ``hurry`` is set.
+        """
         SLOT_CAPACITY.set(self._settings.worker_slots)
         closing = threading.Event()
         engine = asyncio.create_task(self._serve(closing))
@@ -85,7 +89,7 @@ class Worker:
                 self._left.set()
                 # A fetch that is cancelled swallows what it was given: the short ones end by themselves.
                 ends = await asyncio.gather(*pulls, return_exceptions=True)
-                await self._drain()
+                await self._drain(hurry or asyncio.Event())
                 closing.set()
                 self._engine.wake()
                 ends += await asyncio.gather(engine, return_exceptions=True)
@@ -123,13 +127,22 @@ class Worker:
             job = Job.decode(delivery.data)
         except InvalidMessageError:
             log.exception("job_unreadable", subject=delivery.subject)
-            await self._reports.unreadable(delivery)
-            await delivery.ack()
+            await self._refuse(delivery)
             return
         one = Assignment(job, delivery, watched=self._watched)
         task = asyncio.create_task(self._carry_out(one))
         self._held[task] = one
         task.add_done_callback(self._forget)
+
+    async def _refuse(self, delivery: Delivery) -> None:
+        """End a job that no worker can read; the subject says whose it is."""
+        try:
+            told = await self._reports.unreadable(delivery)
+        except ServiceUnavailableError as error:
+            log.warning("job_postponed", attempt=delivery.attempt, error=repr(error))
+            await delivery.nak(delay=_RETRY_SECONDS)
+            return
+        await (delivery.ack() if told else delivery.reject())
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._held[task]
@@ -213,10 +226,11 @@ class Worker:
         *,
         images: Sequence[StoredImage] = (),
         reason: str | None = None,
+        cause: str | None = None,
     ) -> None:
         """Report, and only then acknowledge: a crash in between makes the job run twice, never not at all."""
         reach(Failpoint.OUTCOME_BEFORE_PUBLISH)
-        await self._reports.ended(one, state, images=images, reason=reason)
+        await self._reports.ended(one, state, images=images, reason=reason, cause=cause)
         reach(Failpoint.OUTCOME_AFTER_PUBLISH)
         await one.delivery.ack()
         reach(Failpoint.JOB_AFTER_ACK)
@@ -225,15 +239,21 @@ class Worker:
     async def _retry_or_fail(self, one: Assignment, error: Exception) -> None:
         if one.delivery.attempt >= MAX_DELIVER:
             log.error("job_given_up", error=repr(error))
-            await self._settle(one, GenerationState.FAILED, reason=APOLOGY)
+            await self._settle(
+                one, GenerationState.FAILED, reason=APOLOGY, cause=repr(error)[:_LONGEST_CAUSE]
+            )
             return
         log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
         await one.delivery.nak(delay=_RETRY_SECONDS)
 
-    async def _drain(self) -> None:
+    async def _drain(self, hurry: asyncio.Event) -> None:
         """Let the jobs under way end for as long as there is time, and hand the others back."""
         if self._held:
-            await asyncio.wait(self._held, timeout=self._settings.worker_drain_seconds)
+            hurried = asyncio.create_task(hurry.wait())
+            ending: list[asyncio.Future[Any]] = [asyncio.gather(*self._held, return_exceptions=True), hurried]
+            seconds = self._settings.worker_drain_seconds
+            await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
         for task, one in list(self._held.items()):
             self._engine.cancel(one.id)
             task.cancel()
@@ -291,6 +311,7 @@ class Worker:
             busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
             images_per_second=round(self._engine.images_per_second, 3),
             speeds=tuple(self._engine.speeds),
+            jobs=tuple(one.id for one in self._held.values()),
             started_at=self._started_at,
             beat_at=now(),
         )

@@ -10,6 +10,7 @@ from core.accounts.payments import Payments
 from core.accounts.places import SubscriptionPlaces
 from core.accounts.premium import Vouchers
 from core.accounts.registration import Registration
+from core.accounts.reminders import Reminders
 from core.accounts.sessions import Sessions, Viewer
 from core.accounts.tokens import AccessClaims
 from core.catalogue import Catalogue
@@ -30,6 +31,7 @@ class Services:
     """The api's services, made once per process."""
 
     registration: Registration
+    reminders: Reminders
     sessions: Sessions
     closing: Closing
     vouchers: Vouchers

@@ -19,7 +19,6 @@ from strawberry.types.execution import StreamExecutionResult
 from strawberry.types.field import StrawberryField
 
 from core import errors
-from core.repository.database import UNAVAILABLE
 from schema.cost import ListSize
 
 log = structlog.get_logger(__name__)
@@ -195,7 +194,7 @@ def presentable(error: GraphQLError) -> GraphQLError:
         return _presented(error, cause.as_http_error_reason(), "BAD_REQUEST")
     if isinstance(cause, errors.ClientError):
         return _presented(error, str(cause), _CODES.get(type(cause), "BAD_USER_INPUT"))
-    if isinstance(cause, (errors.ServiceUnavailableError, *UNAVAILABLE)):
+    if isinstance(cause, errors.ServiceUnavailableError):
         log.warning("backing_service_unavailable", error=repr(cause))
         return _presented(error, "A backing service does not answer. Try again.", "SERVICE_UNAVAILABLE")
     error_id = secrets.token_hex(6)

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -167,6 +168,32 @@ async def database(database_settings: DatabaseSettings) -> AsyncIterator[Databas
     """The test's database, opened for this test."""
     async with open_database(database_settings):
         yield database_settings
+
+
+@pytest.fixture
+def database_away(
+    postgres_server: Server, database_settings: DatabaseSettings
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Takes the test's database away, for as long as a block runs: its connections end, and none is made."""
+    name = urlsplit(database_settings.database_url.get_secret_value()).path.lstrip("/")
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        admin = await asyncpg.connect(
+            postgres.url(port=postgres_server.port, password=postgres_server.password)
+        )
+        for _ in range(100):
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+            )
+            with suppress(asyncpg.ObjectInUseError):
+                await admin.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
+                break
+        yield
+        await admin.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
+        await admin.close()
+
+    return away
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 from batcher.letters.pictures import Album, Picture
+from core.accounts.reminders import Reminders
 from core.accounts.tokens import new_secret
 from core.clock import now
 from core.errors import NotFoundError
@@ -22,6 +23,7 @@ RESET_LIFETIME: Final = timedelta(hours=1)
 _SUBJECTS: Final = {
     "address_taken": "You already have an account",
     "premium_started": "Your premium time has started",
+    "premium_ends_soon": "Your premium time ends soon",
     "payment_failed": "Your payment did not arrive",
     "refund": "Your payment was refunded",
     "dispute": "Your payment was taken back",
@@ -33,18 +35,23 @@ _SUBJECTS: Final = {
 _PROMPT_SHOWN = 400
 """Characters of a prompt in a letter: mail readers cut letters whose text is too long."""
 
+_PROMPTS_SHOWN = 8_000
+"""Of all prompts together; each gets as much of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """What a letter says.
 
     ``subject`` is made of fixed words and numbers, never of anything that a customer wrote. ``values`` are
-    for the template of the letter's kind.
+    for the template of the letter's kind. ``unsubscribe`` is where one asks for no more of its kind; letters
+    that somebody's own doing has brought have none.
     """
 
     subject: str
     values: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    unsubscribe: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +68,19 @@ class Entry:
 class Author:
     """Writes letters."""
 
-    def __init__(self, *, album: Album, public_url: str) -> None:
+    def __init__(self, *, album: Album, reminders: Reminders, public_url: str) -> None:
         self._album = album
+        self._reminders = reminders
         self._public_url = public_url.rstrip("/")
 
-    async def write(self, letter: Letter) -> Contents:
-        """What a claimed letter says.
+    async def write(self, letter: Letter, *, attach: bool = True) -> Contents | None:
+        """What a claimed letter says, or nothing when it would not be true or welcome any more.
 
         A letter with a link makes a new token each time; the one that it made before stops working.
+
+        Args:
+            letter: with its account.
+            attach: whether pictures may be attached; otherwise all are links.
 
         Raises:
             NotFoundError: what the letter is about is not there any more.
@@ -87,7 +99,9 @@ class Author:
                     account, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
                 )
             case LetterKind.GENERATION_FINISHED | LetterKind.WINDOW_FINISHED:
-                return await self._pictures(await _told_of(letter, account))
+                return await self._pictures(await _told_of(letter, account), attach=attach)
+            case LetterKind.PREMIUM_ENDS_SOON:
+                return self._reminder(letter, account)
             case (
                 LetterKind.ADDRESS_TAKEN
                 | LetterKind.PREMIUM_STARTED
@@ -110,13 +124,26 @@ class Author:
         link = f"{self._public_url}/{page}?{urlencode({'token': token})}"
         return Contents(subject=subject, values={"link": link, "expires_at": expires_at})
 
-    async def _pictures(self, found: Sequence[Generation]) -> Contents:
+    def _reminder(self, letter: Letter, account: Account) -> Contents | None:
+        ends_at = datetime.fromisoformat(letter.parameters["ends_at"])
+        # Bought more, lost it, let the time pass or said no, since the row was written.
+        if account.premium_until != ends_at or ends_at <= now() or account.reminders_off_at is not None:
+            return None
+        link = self._reminders.link(account.id)
+        return Contents(
+            subject=_SUBJECTS[letter.kind.value],
+            values={"ends_at": ends_at, "unsubscribe": link},
+            unsubscribe=link,
+        )
+
+    async def _pictures(self, found: Sequence[Generation], *, attach: bool) -> Contents:
         told = [generation for generation in found if generation.state is not GenerationState.CANCELED]
         if not told:
             raise NotFoundError("What this letter is about is gone.")
         at = now()
-        album = await self._album.collect(told, at=at)
-        entries = [_entry(generation, album[generation.id]) for generation in told]
+        album = await self._album.collect(told, at=at, attach=attach)
+        shown = min(_PROMPT_SHOWN, _PROMPTS_SHOWN // len(told))
+        entries = [_entry(generation, album[generation.id], shown=shown) for generation in told]
         pictures = [picture for entry in entries for picture in entry.pictures]
         failed = sum(entry.reason is not None for entry in entries)
         return Contents(
@@ -124,6 +151,8 @@ class Author:
             values={
                 "entries": entries,
                 "pictures": len(pictures),
+                # One alone gets the whole width, more stand side by side.
+                "column": 534 if len(pictures) == 1 else 258,
                 "linked": sum(picture.link is not None for picture in pictures),
                 "failed": failed,
                 "links_until": at + self._album.link_lifetime,
@@ -158,11 +187,11 @@ def _subject(pictures: int, failed: int) -> str:
     return "Your picture is ready" if pictures == 1 else f"Your {pictures} pictures are ready"
 
 
-def _entry(generation: Generation, pictures: Sequence[Picture]) -> Entry:
+def _entry(generation: Generation, pictures: Sequence[Picture], *, shown: int) -> Entry:
     succeeded = generation.state is GenerationState.SUCCEEDED
     return Entry(
-        prompt=_shortened(generation.prompt),
-        negative_prompt=_shortened(generation.negative_prompt),
+        prompt=_shortened(generation.prompt, shown),
+        negative_prompt=_shortened(generation.negative_prompt, shown // 2),
         parameters=[
             ("Model", generation.model),
             ("Size", f"{generation.width} × {generation.height}"),  # noqa: RUF001 - the sign is meant
@@ -175,6 +204,6 @@ def _entry(generation: Generation, pictures: Sequence[Picture]) -> Entry:
     )
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, shown: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _PROMPT_SHOWN else f"{text[:_PROMPT_SHOWN].rstrip()}…"
+    return text if len(text) <= shown else f"{text[:shown].rstrip()}…"

@@ -16,8 +16,15 @@ from core.models import Generation, Image
 from core.repository import generations
 from core.storage import DownloadLinks, Storage
 
-THUMBNAIL: Final = 256
-"""Longest side of a thumbnail in pixels."""
+THUMBNAIL: Final = 516
+"""Width of a thumbnail in pixels: twice what it is shown at, for sharp screens."""
+
+SMALL_THUMBNAIL: Final = 258
+"""Of one in a letter with more than ``_FEW`` pictures."""
+
+_FEW = 12
+_TALLEST = 2
+"""A thumbnail's greatest height, in widths."""
 
 _THUMBNAIL_QUALITY = 82
 
@@ -49,6 +56,10 @@ class Picture:
     attachment: bytes | None = None
     link: str | None = None
 
+    def shown_width(self, most: int) -> int:
+        """How wide the thumbnail is shown in a column of ``most`` pixels: at twice its size if it is tiny."""
+        return 0 if self.thumbnail is None else min(most, 2 * self.thumbnail.width)
+
 
 class Album:
     """Fetches the pictures of a letter and decides how each of them travels."""
@@ -69,27 +80,33 @@ class Album:
         self._limit = attachments_limit
         self.link_lifetime = link_lifetime
 
-    async def collect(self, asked: Sequence[Generation], *, at: datetime) -> dict[UUID, list[Picture]]:
+    async def collect(
+        self, asked: Sequence[Generation], *, at: datetime, attach: bool
+    ) -> dict[UUID, list[Picture]]:
         """The pictures of a letter's generations, by generation and in their order.
 
         Args:
             asked: the generations, in the order in which their pictures are attached while there is room.
             at: the moment from which links count.
+            attach: whether any picture may be attached; otherwise all are links.
 
         Raises:
             ServiceUnavailableError: the object store does not answer.
         """
         rows = await generations.images_of([generation.id for generation in asked])
         album: dict[UUID, list[Picture]] = {generation.id: [] for generation in asked}
-        room = self._limit
+        room = self._limit if attach else 0
+        side = THUMBNAIL if len(rows) <= _FEW else SMALL_THUMBNAIL
         for generation in asked:
             for image in (row for row in rows if row.generation_id == generation.id):
-                picture = await self._fetch(generation, image, room=room, at=at)
+                picture = await self._fetch(generation, image, room=room, side=side, at=at)
                 room -= len(picture.attachment or b"")
                 album[generation.id].append(picture)
         return album
 
-    async def _fetch(self, generation: Generation, image: Image, *, room: int, at: datetime) -> Picture:
+    async def _fetch(
+        self, generation: Generation, image: Image, *, room: int, side: int, at: datetime
+    ) -> Picture:
         extension = generation.format.extension
         try:
             data = await self._storage.get(image.key)
@@ -101,18 +118,18 @@ class Album:
         return Picture(
             name=f"darkroom-{generation.id.hex[:8]}-{image.index + 1}.{extension}",
             content_type=image.content_type,
-            content_id=f"{image.id}@darkroom",
+            content_id=f"{image.id.hex}@darkroom",
             seed=image.seed,
-            thumbnail=await asyncio.to_thread(_thumbnail, data) if data else None,
+            thumbnail=await asyncio.to_thread(_thumbnail, data, side) if data else None,
             attachment=data if fits else None,
             link=self._links.make(image.id, extension=extension, now=at) if data and not fits else None,
         )
 
 
-def _thumbnail(data: bytes) -> Thumbnail:
+def _thumbnail(data: bytes, side: int) -> Thumbnail:
     with PIL.Image.open(BytesIO(data)) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.LANCZOS)
+    small.thumbnail((side, side * _TALLEST), PIL.Image.Resampling.LANCZOS)
     encoded = BytesIO()
     small.save(encoded, "JPEG", quality=_THUMBNAIL_QUALITY, optimize=True)
     return Thumbnail(data=encoded.getvalue(), width=small.width, height=small.height)

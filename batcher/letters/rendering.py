@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from batcher.letters.contents import Contents
 from batcher.letters.pictures import Picture
+from core.mail import deliverable
 from core.models import Letter
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -55,12 +56,16 @@ class Renderer:
         """
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender
-        message["To"] = letter.address
+        message["To"] = deliverable(letter.address or "")
         message["Subject"] = contents.subject
         message["Date"] = format_datetime(at)
         message["Message-ID"] = letter.message_id
         message["Auto-Submitted"] = "auto-generated"
         message["X-Darkroom-Letter"] = letter.kind.value
+        if contents.unsubscribe is not None:
+            message["List-Unsubscribe"] = f"<{contents.unsubscribe}>"
+            if contents.unsubscribe.startswith("https:"):  # RFC 8058 knows no other
+                message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         message.set_content(self._fill(letter, contents, "txt"), cte="quoted-printable")
         message.add_alternative(self._fill(letter, contents, "html"), subtype="html", cte="quoted-printable")
         _attach(message, contents.pictures)

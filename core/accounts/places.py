@@ -10,11 +10,10 @@ from uuid import uuid4
 import structlog
 
 from core.clock import pause
-from core.errors import QuotaExceededError
+from core.errors import QuotaExceededError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.models import Account
 from core.repository import rate_limits
-from core.repository.database import UNAVAILABLE
 from core.settings import LimitSettings
 from core.telemetry import RATE_LIMITED
 
@@ -68,7 +67,7 @@ class SubscriptionPlaces:
         finally:
             try:
                 await rate_limits.leave_place(place)
-            except UNAVAILABLE as error:
+            except ServiceUnavailableError as error:
                 # It becomes free when its lease ends.
                 log.warning("place_not_left", error=repr(error))
 
@@ -81,5 +80,5 @@ class SubscriptionPlaces:
                     await rate_limits.leave_places(self._process)
                 else:
                     await rate_limits.renew_places(self._process, lease=LEASE)
-            except UNAVAILABLE as error:
+            except ServiceUnavailableError as error:
                 log.warning("places_not_renewed", error=repr(error))

@@ -1,6 +1,6 @@
 """Looks up what the estimates are made from: the queue, the window's clock and the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -53,6 +53,13 @@ async def next_window_at() -> datetime | None:
     return max(clock.next_at, now() + timedelta(seconds=1))
 
 
+async def released_work() -> Mapping[str, float]:
+    """The megapixel-steps of the normal tier, by model, that the workers have or may take at this moment."""
+    stretches = await generations.stretches([now()], tiers=[Tier.NORMAL])
+    [ahead] = Ahead.of_each(stretches, tier=Tier.NORMAL, released=True, places=1)
+    return ahead.released
+
+
 async def _ahead(queued: Sequence[Generation]) -> dict[UUID, Ahead]:
     """What stands before each of these, counted once for all."""
     moments = sorted({row.created_at for row in queued})
@@ -75,7 +82,7 @@ def _queued(
     moment: datetime,
 ) -> Outlook:
     finish_at = opens_at and finish_of_waiting(
-        _task_of(row), ahead, opens_at=opens_at, workers=workers, now=moment
+        task_of(row), ahead, opens_at=opens_at, workers=workers, now=moment
     )
     return Outlook(queue_position=1 + ahead.jobs, estimated_finish_at=finish_at)
 
@@ -85,7 +92,7 @@ def _begun(row: Generation, *, step: int, workers: Sequence[Heartbeat], moment: 
         return Outlook()
     return Outlook(
         estimated_finish_at=finish_of_running(
-            _task_of(row), step=step, started_at=row.started_at, workers=workers, now=moment
+            task_of(row), step=step, started_at=row.started_at, workers=workers, now=moment
         )
     )
 
@@ -95,6 +102,7 @@ def _released(row: Generation) -> bool:
     return row.tier is Tier.PREMIUM or row.window_id is not None
 
 
-def _task_of(row: Generation) -> Task:
+def task_of(row: Generation) -> Task:
+    """What a generation asks of the workers."""
     work = megapixel_steps(width=row.width, height=row.height, steps=row.steps, count=row.count)
     return Task(tier=row.tier, model=row.model, steps=row.steps, megapixel_steps=work)

@@ -1,7 +1,9 @@
 """The broker as the processes see it: jobs, results, progress, heartbeats and the window's clock."""
 
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -9,31 +11,36 @@ from datetime import datetime
 from typing import Self, TypeVar
 from uuid import UUID
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
 from core.queue import topology
-from core.queue.consumer import Consumer
-from core.queue.topology import ConsumerSpec, Lane
+from core.queue.consumer import Consumer, Standing
+from core.queue.topology import ConsumerSpec, Lane, job_of_subject
 from core.settings import BrokerSettings
+from core.telemetry import STREAM_RECREATIONS
 
+_NO_SUCH_STREAM = 10059
 _SUBJECT_TAKEN = 10077
-"""The server's code for a second message on a subject that may hold one."""
+"""Codes of the server; the latter is that of a second message on a subject that may hold one."""
 
 _CONNECT_PAUSE = 1.0
 _CONNECT_TIMEOUT = 5.0
 _PUBLISH_TRIES = 3
 _PUBLISH_PAUSE = 0.2
-_PUBLISH_TIMEOUT = 3.0
+_API_TIMEOUT = 3.0
+_PATIENCE = 10.0
+_JOB_PATIENCE = 3.0
+"""Seconds: a customer waits for it, and what is not published then somebody relays."""
+
 _FLUSH_TIMEOUT = 2
 
 _Message = TypeVar("_Message", bound=Message)
@@ -47,14 +54,18 @@ class Queue:
     Everything that fails for the broker's sake raises :class:`~core.errors.ServiceUnavailableError`.
     """
 
-    def __init__(self, *, client: Client, replicas: int, patience: float, reconnected: asyncio.Event) -> None:
-        self._client = client
-        self._js: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT)
-        self._replicas = replicas
-        self._patience = patience
+    def __init__(self, settings: BrokerSettings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._client = Client()
+        self._js: JetStreamContext = self._client.jetstream(timeout=_API_TIMEOUT)
+        self._patience = settings.nats_ack_wait_seconds / topology.JOB_ACK_WAIT
         self._consumers: list[Consumer] = []
-        self._reconnected = reconnected
-        self._repair = asyncio.create_task(self._declare_after_reconnections())
+        self._schedule: str | None = None
+        self._opening = False
+        self._opened = False
+        self._doubtful = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def connect(cls, settings: BrokerSettings, *, name: str) -> Self:
@@ -63,39 +74,14 @@ class Queue:
         Raises:
             ServiceUnavailableError: the first connection failed.
         """
-
-        async def failed(error: Exception) -> None:
-            log.warning("broker_error", error=repr(error))
-
-        reconnected = asyncio.Event()
-
-        async def note_reconnection() -> None:
-            reconnected.set()
-
+        queue = cls(settings, name=name)
         try:
             # With reconnections unbounded the library would wait for the first connection for ever as well.
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                client = await nats.connect(
-                    [address.strip() for address in settings.nats_url.split(",")],
-                    name=name,
-                    user=settings.nats_user,
-                    password=settings.nats_password.get_secret_value() if settings.nats_password else None,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,
-                    ping_interval=10,
-                    allow_reconnect=True,
-                    connect_timeout=2,
-                    error_cb=failed,
-                    reconnected_cb=note_reconnection,
-                )
+                await queue._connect()
         except (NatsError, OSError) as error:
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
-        return cls(
-            client=client,
-            replicas=settings.nats_replicas,
-            patience=settings.nats_ack_wait_seconds / topology.JOB_ACK_WAIT,
-            reconnected=reconnected,
-        )
+        return queue
 
     @classmethod
     async def connect_when_there(cls, settings: BrokerSettings, *, name: str) -> Self:
@@ -104,56 +90,112 @@ class Queue:
         Raises:
             ConfigurationError: a stream exists with other settings.
         """
+        queue = cls(settings, name=name)
+        try:
+            await queue.open()
+        except BaseException:
+            await queue.close()
+            raise
+        return queue
+
+    async def open(self) -> None:
+        """Connect and declare every stream, for as long as that takes; all else is unavailable until then.
+
+        Raises:
+            ConfigurationError: a stream exists with other settings.
+        """
+        await self._connect()
         while True:
-            queue = None
             try:
-                queue = await cls.connect(settings, name=name)
-                await queue.declare()
-            except DarkroomError as error:
-                if queue is not None:
-                    await queue.close()
-                if not error.retryable:
-                    raise
+                await self.declare()
+            except ServiceUnavailableError as error:
                 log.warning("waiting_for_broker", error=str(error))
                 await asyncio.sleep(_CONNECT_PAUSE)
             else:
-                return queue
+                return
+
+    async def _connect(self) -> None:
+        async def failed(error: Exception) -> None:
+            log.warning("broker_error", error=repr(error))
+
+        async def note_reconnection() -> None:
+            self._doubtful.set()
+
+        self._opening = True
+        password = self._settings.nats_password
+        await self._client.connect(
+            [address.strip() for address in self._settings.nats_url.split(",")],
+            name=self._name,
+            user=self._settings.nats_user,
+            password=password.get_secret_value() if password else None,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type] # seconds, whole or not
+            ping_interval=10,
+            allow_reconnect=True,
+            connect_timeout=2,
+            error_cb=failed,
+            reconnected_cb=note_reconnection,
+        )
+        self._opened = True
+        self._tasks.append(asyncio.create_task(self._restore_what_is_doubtful()))
 
     async def close(self) -> None:
         """Flush what was published and disconnect; every fetch must have ended before."""
+        for task in self._tasks:
+            task.cancel()
         # Draining would wait 30 s for subscriptions whose last answer to a fetch nobody reads any more.
         if self._client.is_connected:
             with suppress(NatsError):
                 await self._client.flush(timeout=_FLUSH_TIMEOUT)
-        await self._client.close()
+        if self._opening:
+            await self._client.close()
 
     @property
     def healthy(self) -> bool:
         """Whether the connection stands and every consumer in use answers."""
         return self._client.is_connected and all(consumer.healthy for consumer in self._consumers)
 
-    async def declare(self, *, update: bool = False) -> None:
+    async def declare(self, *, update: bool = False) -> list[str]:
         """Create or check every stream and bucket; see :func:`core.queue.topology.declare_streams`."""
-        async with _translated():
-            await topology.declare_streams(self._js, replicas=self._replicas, update=update)
+        async with self._translated():
+            created = await topology.declare_streams(
+                self._js, replicas=self._settings.nats_replicas, update=update
+            )
             for spec in topology.CONSUMERS:
                 await topology.declare_consumer(self._js, self._as_set(spec))
+        return created
 
-    async def _declare_after_reconnections(self) -> None:
-        """A server that came back alone has lost what it kept in memory: live status and heartbeats."""
+    async def restore(self) -> None:
+        """Declare again what is gone: streams, consumers, the window's schedule. Cheap where nothing is.
+
+        Raises:
+            ConfigurationError: a stream exists with other settings.
+            ServiceUnavailableError: the broker does not answer.
+        """
+        created = await self.declare()
+        if created:
+            STREAM_RECREATIONS.inc(len(created))
+            log.warning("streams_declared_again", streams=created)
+        if self._schedule is not None:
+            await self.schedule_window(self._schedule)
+
+    async def _restore_what_is_doubtful(self) -> None:
+        """A server that came back alone has lost what it kept in memory, and somebody may delete a stream."""
         while True:
-            await self._reconnected.wait()
-            self._reconnected.clear()
+            await self._doubtful.wait()
+            self._doubtful.clear()
             try:
-                await self.declare()
+                await self.restore()
             except DarkroomError as error:
                 log.warning("declaring_again_failed", error=str(error))
-                await asyncio.sleep(_CONNECT_PAUSE)
-                self._reconnected.set()
+                self._doubtful.set()
+            await asyncio.sleep(_CONNECT_PAUSE)
 
     def consumer(self, spec: ConsumerSpec) -> Consumer:
         """A reader of one consumer, which is declared when first needed and again when lost."""
-        consumer = Consumer(js=self._js, spec=self._as_set(spec))
+        consumer = Consumer(
+            client=self._client, js=self._js, spec=self._as_set(spec), lost=self._doubtful.set
+        )
         self._consumers.append(consumer)
         return consumer
 
@@ -167,40 +209,61 @@ class Queue:
     async def publish_job(self, lane: Lane, job: Job) -> bool:
         """Put a job into a lane; false when the broker already holds it there, which is as good."""
         try:
-            await self._publish(lane.subject(job.id), job.encode(), {})
+            async with self._translated():
+                await self._publish(lane.subject(job.id), job.encode(), {}, patience=_JOB_PATIENCE)
         except ConflictError:
             return False
         return True
 
     async def purge_job(self, lane: Lane, job_id: UUID) -> None:
         """Take a job out of a lane, in flight or not."""
-        async with _translated():
+        async with self._translated():
             await self._js.purge_stream(lane.value, subject=lane.subject(job_id))
+
+    async def position_of(self, lane: Lane, job_id: UUID) -> int | None:
+        """The sequence at which the lane holds the job, waiting or in flight, or none when it does not."""
+        async with self._translated():
+            try:
+                return (await self._js.get_last_msg(lane.value, lane.subject(job_id))).seq
+            except NotFoundError as error:
+                if error.err_code == _NO_SUCH_STREAM:
+                    raise
+                return None
 
     async def holds_job(self, lane: Lane, job_id: UUID) -> bool:
         """Whether the lane holds the job, waiting or in flight."""
-        async with _translated():
-            try:
-                await self._js.get_last_msg(lane.value, lane.subject(job_id))
-            except NotFoundError:
-                return False
-        return True
+        return await self.position_of(lane, job_id) is not None
 
-    async def job_at(self, stream: str, sequence: int) -> Job | None:
-        """The job stored at a position of a lane, or none when it is gone or not a job."""
-        async with _translated():
+    async def last_stored(self, stream: str) -> int:
+        """The sequence of the newest message that a stream has stored."""
+        async with self._translated():
+            return (await self._js.stream_info(stream)).state.last_seq
+
+    async def standing(self, spec: ConsumerSpec) -> Standing:
+        """How far a consumer has come."""
+        async with self._translated():
+            info = await self._js.consumer_info(spec.stream, spec.name)
+        assert info.ack_floor is not None  # noqa: S101 - the server always tells both
+        assert info.delivered is not None  # noqa: S101
+        return Standing(
+            settled=info.ack_floor.stream_seq,
+            delivered=info.delivered.stream_seq,
+            waiting=info.num_pending or 0,
+            unanswered=info.num_ack_pending or 0,
+        )
+
+    async def job_at(self, lane: Lane, sequence: int) -> UUID | None:
+        """Whose job is stored at a position of a lane, or none when it is gone or nobody's."""
+        async with self._translated():
             try:
-                message = await self._js.get_msg(stream, seq=sequence)
+                message = await self._js.get_msg(lane.value, seq=sequence)
             except NotFoundError:
                 return None
-        try:
-            return Job.decode(message.data or b"")
-        except InvalidMessageError:
-            return None
+        return job_of_subject(message.subject or "")
 
     async def depth(self, lane: Lane) -> int:
         """How many jobs the lane holds, those in flight included."""
-        async with _translated():
+        async with self._translated():
             return (await self._js.stream_info(lane.value)).state.messages
 
     async def publish_result(self, tier: Tier, result: Started | Outcome) -> None:
@@ -210,17 +273,21 @@ class Queue:
 
     async def publish_progress(self, progress: Progress) -> None:
         """Publish a live status; it may be lost."""
-        async with _translated():
+        async with self._translated():
             await self._client.publish(topology.progress_subject(progress.id), progress.encode())
 
     async def last_progress(self, job_id: UUID) -> Progress | None:
         """The last live status of a job, if the broker still has it; it may be lost."""
         try:
-            message = await self._js.get_last_msg("PROGRESS", topology.progress_subject(job_id), direct=True)
-        except NotFoundError:
-            return None
-        except (NatsError, JetStreamError) as error:
-            log.warning("progress_lost", generation=str(job_id), error=repr(error))
+            async with self._translated():
+                try:
+                    message = await self._js.get_last_msg(
+                        "PROGRESS", topology.progress_subject(job_id), direct=True
+                    )
+                except NotFoundError:
+                    return None
+        except ServiceUnavailableError as error:
+            log.warning("progress_lost", generation=str(job_id), error=str(error))
             return None
         return Progress.decode(message.data or b"")
 
@@ -232,7 +299,7 @@ class Queue:
 
     async def publish_control(self, control: Control) -> None:
         """Send an order to whichever worker runs the job."""
-        async with _translated():
+        async with self._translated():
             await self._client.publish(topology.control_subject(control.id), control.encode())
 
     async def subscribe_control(self, receive: Callable[[Control], None]) -> Callable[[], Awaitable[None]]:
@@ -248,8 +315,13 @@ class Queue:
             except InvalidMessageError as error:
                 log.warning("message_unreadable", subject=message.subject, error=str(error))
 
-        async with _translated():
+        if not self._opened:
+            raise ServiceUnavailableError("broker: not connected")
+        try:
+            # One that is made while the connection is lost begins once it is back.
             subscription = await self._client.subscribe(subject, cb=on_message)
+        except NatsError as error:
+            raise ServiceUnavailableError(f"broker: {error!r}") from error
 
         async def stop() -> None:
             if not self._client.is_closed:
@@ -259,13 +331,13 @@ class Queue:
 
     async def put_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Say that a worker is alive and what it can do."""
-        async with _translated():
+        async with self._translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
             await bucket.put(heartbeat.worker, heartbeat.encode())
 
     async def remove_heartbeat(self, worker: str) -> None:
         """Forget a worker that leaves."""
-        async with _translated():
+        async with self._translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
             await bucket.delete(worker)
 
@@ -276,7 +348,7 @@ class Queue:
             InvalidMessageError: one speaks another version.
         """
         beats = []
-        async with _translated():
+        async with self._translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
             # Not `bucket.keys`: each call leaves a consumer behind on the server, for five minutes.
             info = await self._js.stream_info(topology.WORKERS_STREAM, subjects_filter=">")
@@ -293,7 +365,8 @@ class Queue:
 
         A schedule that already stands is left alone: setting it again would shift ``@every`` ones.
         """
-        async with _translated():
+        self._schedule = expression
+        async with self._translated():
             try:
                 standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
             except NotFoundError:
@@ -305,28 +378,59 @@ class Queue:
         assert standing.time is not None  # noqa: S101 - the server stamps every stored message
         return standing.time
 
-    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
-        """Publish and wait until it is stored; tried again where the broker gave no answer."""
-        for attempt in range(1, _PUBLISH_TRIES + 1):
+    async def beat(self) -> None:
+        """Make the clock beat once beside its schedule; one that is still waiting is replaced."""
+        await self._publish(topology.TICK_SUBJECT, b"", {})
+
+    async def last_beat_at(self) -> datetime | None:
+        """When the clock has beaten last, by its schedule or beside it, or none if it never has."""
+        async with self._translated():
             try:
-                await self._js.publish(subject, data, headers=headers or None)
+                return (await self._js.get_last_msg("CLOCK", topology.TICK_SUBJECT)).time
+            except NotFoundError:
+                return None
+
+    async def _publish(
+        self, subject: str, data: bytes, headers: dict[str, str], *, patience: float = _PATIENCE
+    ) -> None:
+        """Publish and wait until it is stored; tried again for ``patience`` seconds while no answer comes."""
+        if not self._opened:
+            # The library would take it, and never read an answer again.
+            raise ServiceUnavailableError("broker: not connected")
+        deadline = time.monotonic() + patience
+        for attempt in itertools.count(1):
+            timeout = max(_PUBLISH_PAUSE, min(deadline - time.monotonic(), _API_TIMEOUT))
+            try:
+                await self._js.publish(subject, data, headers=headers or None, timeout=timeout)
             except APIError as error:
                 if error.err_code == _SUBJECT_TAKEN:
                     raise ConflictError(subject) from error
-                if attempt == _PUBLISH_TRIES:
-                    raise ServiceUnavailableError(f"publish {subject}: {error}") from error
+                failure: Exception = error
             except (NatsError, JetStreamError) as error:
-                if attempt == _PUBLISH_TRIES:
-                    raise ServiceUnavailableError(f"publish {subject}: {error!r}") from error
+                if isinstance(error, NoStreamResponseError):
+                    self._doubtful.set()
+                failure = error
             else:
                 return
-            await asyncio.sleep(_PUBLISH_PAUSE * attempt)
+            pause = _PUBLISH_PAUSE * attempt
+            if attempt == _PUBLISH_TRIES or time.monotonic() + pause >= deadline:
+                # An error of the server says what is wrong, one of the library only of which kind it is.
+                reason = str(failure) if isinstance(failure, APIError) else repr(failure)
+                raise ServiceUnavailableError(f"broker: publish {subject}: {reason}") from failure
+            await asyncio.sleep(pause)
 
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """Turn the client library's errors into ours; without a connection nobody waits for an answer.
 
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Turn the client library's errors into ours."""
-    try:
-        yield
-    except (NatsError, JetStreamError, json.JSONDecodeError) as error:
-        raise ServiceUnavailableError(f"broker: {error!r}") from error
+        Raises:
+            ServiceUnavailableError: the broker does not answer, or lacks a stream, which is then declared.
+        """
+        if not self._client.is_connected:
+            raise ServiceUnavailableError("broker: not connected")
+        try:
+            yield
+        except (NatsError, JetStreamError, json.JSONDecodeError) as error:
+            if isinstance(error, NotFoundError):
+                self._doubtful.set()
+            raise ServiceUnavailableError(f"broker: {error!r}") from error

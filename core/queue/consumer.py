@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -20,6 +21,7 @@ LONGEST_FETCH: Final = 5.0
 """Seconds. A fetch in flight while the server restarts sleeps for its whole timeout."""
 
 _RECREATION_PAUSE = 1.0
+_CONNECTION_PAUSE = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -108,12 +110,53 @@ async def signs_of_life(held: Callable[[], Collection[Delivery]], *, every: floa
         keeping.cancel()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a consumer has come.
+
+    Attributes:
+        settled: up to this sequence of its stream nothing is to be delivered any more.
+        delivered: up to this sequence everything was delivered at least once.
+        waiting: how many messages were not delivered yet.
+        unanswered: how many were delivered and are not settled, those that come again among them.
+    """
+
+    settled: int
+    delivered: int
+    waiting: int
+    unanswered: int
+
+    def is_past(self, sequence: int) -> bool:
+        """Whether everything for it up to a sequence is settled."""
+        return not (self.waiting or self.unanswered) or self.settled >= sequence
+
+    def gave_up(self, sequence: int) -> bool:
+        """Whether what a work queue still holds there will not come again.
+
+        Of what was delivered too often the server says nothing but that nobody owes it an answer, which is
+        to be seen only while nobody owes one for anything else.
+        """
+        return not self.unanswered and sequence <= self.delivered
+
+
 class Consumer:
     """One durable consumer. What the broker does to it makes a fetch come back empty."""
 
-    def __init__(self, *, js: JetStreamContext, spec: ConsumerSpec) -> None:
+    def __init__(
+        self, *, client: Client, js: JetStreamContext, spec: ConsumerSpec, lost: Callable[[], None]
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            client: the connection.
+            js: JetStream over it.
+            spec: what to read.
+            lost: called when the broker does not know the consumer, so that its stream may be gone too.
+        """
+        self._client = client
         self._js = js
         self._spec = spec
+        self._tell_lost = lost
         self._subscription: JetStreamContext.PullSubscription | None = None
         self.healthy = False
 
@@ -130,6 +173,9 @@ class Consumer:
         Raises:
             ServiceUnavailableError: the connection was closed for good, so that the process had better end.
         """
+        if not self._client.is_connected:
+            await asyncio.sleep(min(wait, _CONNECTION_PAUSE))
+            return []
         try:
             subscription = self._subscription or await self._bind()
             messages = await subscription.fetch(count, timeout=min(wait, LONGEST_FETCH))
@@ -152,6 +198,7 @@ class Consumer:
     async def _lost(self, error: Exception) -> None:
         self._subscription = None
         self.healthy = False
+        self._tell_lost()
         CONSUMER_RECREATIONS.labels(stream=self._spec.stream).inc()
         log.warning("consumer_lost", stream=self._spec.stream, consumer=self._spec.name, error=repr(error))
         await asyncio.sleep(_RECREATION_PAUSE)

@@ -35,6 +35,10 @@ SCHEDULE_SUBJECT: Final = "clock.schedule.batch"
 TICK_SUBJECT: Final = "clock.tick.batch"
 
 
+RESULTS: Final = "RESULTS"
+"""The stream of what workers report."""
+
+
 class Lane(StrEnum):
     """The three queues of jobs: each a stream of this name."""
 
@@ -50,6 +54,14 @@ class Lane(StrEnum):
     def of(cls, tier: Tier) -> "Lane":
         """The lane that a newly accepted job of a tier enters."""
         return cls.PREMIUM if tier is Tier.PREMIUM else cls.NORMAL
+
+
+def job_of_subject(subject: str) -> UUID | None:
+    """Whose job a message is that lies on a lane's subject; none when that is nobody's."""
+    try:
+        return UUID(subject.rpartition(".")[2])
+    except ValueError:
+        return None
 
 
 def result_subject(tier: Tier) -> str:
@@ -165,7 +177,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
     """Every stream, with so many copies."""
     declared = [
         *(_jobs(lane) for lane in Lane),
-        _work_queue("RESULTS", "results.*"),
+        _work_queue(RESULTS, "results.*"),
         # Limits retention: in a work queue the schedule itself would die with an ack. One tick is kept,
         # so windows missed while everything was down run once.
         api.StreamConfig(
@@ -215,19 +227,24 @@ _COMPARED = (
 )
 
 
-async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool = False) -> None:
+async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool = False) -> list[str]:
     """Create the streams that are missing and check those that exist.
+
+    Returns:
+        The names of those that were missing.
 
     Raises:
         ConfigurationError: a stream exists with other settings and ``update`` is off; names stream, field,
             both values and the command that changes it.
     """
+    created = []
     for wanted in streams(replicas):
         assert wanted.name  # noqa: S101 - declared above with a name; the library types it as optional
         try:
             existing = (await js.stream_info(wanted.name)).config
         except NotFoundError:
             await js.add_stream(wanted)
+            created.append(wanted.name)
             continue
         differences = [
             f"{field} is {getattr(existing, field)!r}, declared {getattr(wanted, field)!r}"
@@ -242,6 +259,7 @@ async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool =
             )
         await js.update_stream(wanted)
     await _declare_workers_bucket(js, replicas=replicas)
+    return created
 
 
 async def _declare_workers_bucket(js: JetStreamContext, *, replicas: int) -> None:

@@ -72,6 +72,21 @@ async def lock(account_id: UUID) -> Account:
     return await Account.select_for_update().get(id=account_id)
 
 
+async def note_bounce(account_id: UUID, *, at: datetime, reason: str) -> None:
+    """The mail server would not take a letter to the account's address."""
+    await Account.filter(id=account_id).update(bounced_at=at, bounce_reason=reason)
+
+
+async def forget_bounce(account_id: UUID) -> None:
+    """It has taken one since."""
+    await Account.filter(id=account_id).update(bounced_at=None, bounce_reason=None)
+
+
+async def set_reminders_off(account_id: UUID, *, at: datetime | None) -> None:
+    """Note since when an account wants no reminders, or that it wants them."""
+    await Account.filter(id=account_id).update(reminders_off_at=at)
+
+
 async def replace_hash(account: Account, *, password_hash: str) -> None:
     """Store another hash of the same password, unless the password was changed meanwhile."""
     await Account.filter(id=account.id, password_hash=account.password_hash).update(

@@ -205,6 +205,11 @@ _UNTOUCHED: Final = {
     "finished_at": None,
     "window_id": None,
     "released_at": None,
+    "worker": None,
+    "attempts": 0,
+    "losses": 0,
+    "cause": None,
+    "retry_of": None,
 }
 """What nobody has done yet. Tortoise takes ten times as long to find that out for each column."""
 

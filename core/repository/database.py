@@ -1,56 +1,74 @@
-"""Opening PostgreSQL, its migrations, and what its errors mean."""
+"""Opening PostgreSQL, its migrations, and whether it is there."""
 
+import asyncio
+import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
+import structlog
 from tortoise import Tortoise, connections
-from tortoise.exceptions import DBConnectionError, OperationalError
+from tortoise.exceptions import OperationalError
 from tortoise.migrations.api import migrate as run_migrations
 from tortoise.transactions import in_transaction
 
+from core import migrations
 from core.errors import ServiceUnavailableError
 from core.models import database_config
+from core.repository.postgres import translated
 from core.settings import DatabaseSettings
 
-__all__ = ["UNAVAILABLE", "database", "in_transaction", "migrate", "ping"]
-
-UNAVAILABLE: Final = (
-    DBConnectionError,
-    OperationalError,
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-)
-"""What Tortoise and asyncpg raise when the server, rather than the statement, is at fault."""
+__all__ = ["database", "in_transaction", "migrate", "require_schema", "schema_there"]
 
 _MIGRATION_LOCK: Final = 0x6461726B
 """Key of the advisory lock under which one process at a time migrates."""
+
+_MIGRATIONS: Final = frozenset(module.name for module in pkgutil.iter_modules(migrations.__path__))
+
+_PAUSE: Final = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def database(settings: DatabaseSettings) -> AsyncIterator[None]:
     """The database for as long as the block runs; the pool opens when it is first needed."""
-    await Tortoise.init(config=database_config(settings))
+    await Tortoise.init(config=database_config(settings, patience=settings.database_timeout_seconds))
     try:
         yield
     finally:
         await Tortoise.close_connections()
 
 
-async def ping() -> None:
-    """Ask the server for a sign of life.
+async def require_schema() -> None:
+    """Check that every migration that this code knows was applied; more do no harm.
 
     Raises:
-        ServiceUnavailableError: none came.
+        ServiceUnavailableError: the server does not answer, or the schema is older than the code.
     """
     try:
-        await connections.get("default").execute_query("SELECT 1")
-    except UNAVAILABLE as error:
-        raise ServiceUnavailableError(f"database: {error!r}") from error
+        rows = await connections.get("default").execute_query_dict(
+            "SELECT name FROM tortoise_migrations WHERE app = 'darkroom'"
+        )
+    except OperationalError as error:
+        raise ServiceUnavailableError("database: there is no schema (`darkroom migrate`)") from error
+    if missing := _MIGRATIONS - {row["name"] for row in rows}:
+        raise ServiceUnavailableError(
+            f"database: the schema lacks {', '.join(sorted(missing))} (`darkroom migrate`)"
+        )
+
+
+async def schema_there() -> None:
+    """Wait for the server and its schema: processes start in any order."""
+    while True:
+        try:
+            await require_schema()
+        except ServiceUnavailableError as error:
+            log.warning("waiting_for_database", error=str(error))
+            await asyncio.sleep(_PAUSE)
+        else:
+            return
 
 
 async def migrate(settings: DatabaseSettings) -> None:
@@ -59,10 +77,10 @@ async def migrate(settings: DatabaseSettings) -> None:
     Raises:
         ServiceUnavailableError: the server does not answer.
     """
-    try:
-        guard = await asyncpg.connect(settings.database_url.get_secret_value())
-    except UNAVAILABLE as error:
-        raise ServiceUnavailableError(f"database: {error!r}") from error
+    with translated():
+        guard = await asyncpg.connect(
+            settings.database_url.get_secret_value(), timeout=settings.database_timeout_seconds
+        )
     try:
         await guard.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
         await run_migrations(config=database_config(settings))

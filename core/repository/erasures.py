@@ -9,10 +9,13 @@ from tortoise import connections
 
 from core.lifecycle import OPEN_STATES, GenerationState, Tier
 from core.messages import StoredImage
-from core.models import Erasure
+from core.models import Erasure, Image
 
 LATE: Final = timedelta(days=1)
 """How long after a generation's end a worker may still store a picture of it; jobs are given up sooner."""
+
+LEFTOVERS: Final = timedelta(hours=1)
+"""How long after a generation's end what its other attempts have left is deleted, and ``LATE`` once more."""
 
 # One statement, so that a generation never goes without a note of its objects. Their folder is looked at once
 # more when no worker can have anything left to put there.
@@ -25,7 +28,8 @@ _DISCARD: Final = """
         INSERT INTO erasure (prefix, due_at, until)
         SELECT 'generations/' || id || '/', $1::timestamptz, GREATEST($1, finished_at + $3::interval)
           FROM gone
-        ON CONFLICT (prefix) DO NOTHING)
+        ON CONFLICT (prefix) DO UPDATE
+            SET due_at = EXCLUDED.due_at, until = EXCLUDED.until, keeps_recorded = false)
     DELETE FROM generation USING gone WHERE generation.id = gone.id RETURNING generation.id
 """
 
@@ -40,6 +44,11 @@ _UNRECORDED: Final = """
     SELECT $1::text, $2::timestamptz, $2
      WHERE NOT EXISTS (SELECT FROM image WHERE generation_id = $3 AND key = ANY($4::text[]))
     ON CONFLICT (prefix) DO NOTHING
+"""
+
+_LEFTOVERS: Final = """
+    INSERT INTO erasure (prefix, due_at, until, keeps_recorded)
+    VALUES ($1, $2, $3, true) ON CONFLICT (prefix) DO NOTHING
 """
 
 _ENDED: Final = [state.value for state in GenerationState if state not in OPEN_STATES]
@@ -66,6 +75,22 @@ async def note_unrecorded(generation_id: UUID, images: Collection[StoredImage], 
             )
 
 
+async def note_leftovers(generation_id: UUID, *, ended_at: datetime) -> None:
+    """Have all but the recorded pictures of a generation that has ended erased, after a while."""
+    await connections.get("default").execute_query(
+        _LEFTOVERS, [f"generations/{generation_id}/", ended_at + LEFTOVERS, ended_at + LATE]
+    )
+
+
+async def kept(erasure: Erasure) -> frozenset[str]:
+    """The keys that an erasure leaves alone."""
+    if not erasure.keeps_recorded:
+        return frozenset()
+    _, generation_id, _ = erasure.prefix.split("/")
+    keys = await Image.filter(generation_id=UUID(generation_id)).values_list("key", flat=True)
+    return frozenset(str(key) for key in keys)
+
+
 async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Erasure]:
     """Erasures that are due, for this process alone until the lease ends. In a transaction."""
     erasures = (
@@ -80,11 +105,15 @@ async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Erasure]
 
 
 async def settle(erasure: Erasure, *, now: datetime) -> None:
-    """Forget an erasure that is done, or keep it until nothing can appear there any more."""
+    """Forget an erasure that is done, or keep it until nothing can appear there any more.
+
+    Not one that has meanwhile become that of the whole generation.
+    """
+    done = Erasure.filter(prefix=erasure.prefix, keeps_recorded=erasure.keeps_recorded)
     if erasure.until <= now:
-        await Erasure.filter(prefix=erasure.prefix).delete()
+        await done.delete()
     else:
-        await Erasure.filter(prefix=erasure.prefix).update(due_at=erasure.until)
+        await done.update(due_at=erasure.until)
 
 
 async def count_due(*, now: datetime) -> int:

@@ -190,16 +190,20 @@ async def stretches(moments: Sequence[datetime], *, tiers: Collection[Tier]) -> 
 
 
 async def transition(
-    generation_id: UUID, state: GenerationState, *, at: datetime, error: str | None = None
+    generation_id: UUID,
+    state: GenerationState,
+    *,
+    at: datetime,
+    error: str | None = None,
+    cause: str | None = None,
 ) -> Generation | None:
-    """The one guarded UPDATE: enters ``state`` if that may follow, otherwise changes nothing.
+    """The one guarded UPDATE: enters the terminal ``state`` if that may follow, otherwise changes nothing.
 
     Returns:
         The generation as it is now, or none when it does not exist or the state may not follow.
     """
-    moment = {"finished_at": at, "error": error} if state.terminal else {"started_at": at}
     changed = await Generation.filter(id=generation_id, state__in=preceding(state)).update(
-        state=state, **moment
+        state=state, finished_at=at, error=error, cause=cause
     )
     return await Generation.get(id=generation_id) if changed else None
 
@@ -265,6 +269,11 @@ async def any_of(account_id: UUID) -> bool:
 async def waiting(generation_id: UUID) -> Generation | None:
     """A generation that has not ended."""
     return await Generation.get_or_none(id=generation_id, state__in=OPEN_STATES)
+
+
+async def failed(generation_id: UUID) -> Generation | None:
+    """A generation that has failed."""
+    return await Generation.get_or_none(id=generation_id, state=GenerationState.FAILED)
 
 
 async def recent(*, state: GenerationState | None, limit: int) -> list[Generation]:

@@ -1,17 +1,36 @@
 """Letters: rows that are claimed, sent and marked."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from tortoise import connections
-from tortoise.expressions import Q
+from tortoise.queryset import QuerySet
 
 from core.models import Letter, LetterKind, LetterState
 
 _ADD_FOR_KEY: Final = """
     INSERT INTO letter (id, account_id, kind, parameters, message_id, state, attempts, due_at, created_at)
     VALUES ($1, (SELECT id FROM account WHERE email_key = $2), $3, '{}', $4, 'PENDING', 0, $5, $5)
+"""
+
+_CLAIM: Final = """
+    WITH due AS MATERIALIZED (
+        SELECT letter.id FROM letter LEFT JOIN account ON account.id = letter.account_id
+         WHERE (letter.state = 'PENDING' AND letter.due_at <= $1
+                OR letter.state = 'CLAIMED' AND letter.claimed_until < $1)
+           AND split_part(coalesce(account.email_key, lower(letter.recipient), ''), '@', -1)
+               <> ALL ($2::text[])
+         ORDER BY letter.due_at LIMIT $3 FOR UPDATE OF letter SKIP LOCKED
+    )
+    UPDATE letter SET state = 'CLAIMED', claimed_until = $4, attempts = attempts + 1
+      FROM due WHERE letter.id = due.id
+    RETURNING letter.id
+"""
+
+_WAITING: Final = """
+    SELECT count(*) AS letters, min(created_at) AS oldest FROM letter WHERE state IN ('PENDING', 'CLAIMED')
 """
 
 
@@ -41,50 +60,101 @@ async def drop(letter_id: UUID) -> None:
     await Letter.filter(id=letter_id).delete()
 
 
-async def claim(*, now: datetime, lease: timedelta, limit: int) -> list[Letter]:
-    """Letters that are due, for this process alone until the lease ends, with accounts. In a transaction.
+async def claim(
+    *, now: datetime, lease: timedelta, limit: int, but_not_to: Collection[str] = ()
+) -> list[Letter]:
+    """Letters that are due, for this process alone until the lease ends, with accounts.
 
-    A letter whose claimer died is due again when its lease has ended.
+    A letter whose claimer died is due again when its lease has ended. ``but_not_to`` are domains in lower
+    case to which none is claimed.
     """
-    due = Q(state=LetterState.PENDING, due_at__lte=now) | Q(state=LetterState.CLAIMED, claimed_until__lt=now)
-    letters = await Letter.select_for_update(skip_locked=True).filter(due).order_by("due_at").limit(limit)
-    for letter in letters:
-        letter.state = LetterState.CLAIMED
-        letter.claimed_until = now + lease
-        letter.attempts += 1
-        await letter.save(update_fields=["state", "claimed_until", "attempts"])
-    await Letter.fetch_for_list(letters, "account")
-    return letters
+    rows = await connections.get("default").execute_query_dict(
+        _CLAIM, [now, list(but_not_to), limit, now + lease]
+    )
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    return await Letter.filter(id__in=ids).select_related("account").order_by("due_at")
 
 
-async def mark_sent(letter_id: UUID, *, at: datetime) -> None:
-    """The mail server has taken it; an address that was kept for it alone is forgotten."""
-    await Letter.filter(id=letter_id).update(
+async def keep(letter: Letter, *, until: datetime) -> None:
+    """Prolong a claim, unless it was lost."""
+    if await _claimed(letter).update(claimed_until=until):
+        letter.claimed_until = until
+
+
+async def mark_sent(letter: Letter, *, at: datetime) -> None:
+    """The mail server has taken it; an address that was kept for it alone is forgotten.
+
+    That holds whoever has claimed it meanwhile: nobody is to send it again.
+    """
+    await Letter.filter(id=letter.id).update(
         state=LetterState.SENT, sent_at=at, claimed_until=None, error=None, recipient=None
     )
 
 
-async def mark_retry(letter_id: UUID, *, due_at: datetime, error: str) -> None:
+async def mark_retry(letter: Letter, *, due_at: datetime, error: str) -> None:
     """It was not taken this time."""
-    await Letter.filter(id=letter_id).update(
-        state=LetterState.PENDING, due_at=due_at, claimed_until=None, error=error
+    await _claimed(letter).update(state=LetterState.PENDING, due_at=due_at, claimed_until=None, error=error)
+
+
+async def hand_back(letter: Letter, *, due_at: datetime, error: str) -> None:
+    """It could not be tried at all, so this was no attempt."""
+    await _claimed(letter).update(
+        state=LetterState.PENDING,
+        due_at=due_at,
+        claimed_until=None,
+        error=error,
+        attempts=letter.attempts - 1,
     )
 
 
-async def mark_failed(letter_id: UUID, *, error: str) -> None:
+async def mark_failed(letter: Letter, *, error: str) -> None:
     """It will never be taken."""
-    await Letter.filter(id=letter_id).update(state=LetterState.FAILED, claimed_until=None, error=error)
+    await _claimed(letter).update(state=LetterState.FAILED, claimed_until=None, error=error)
 
 
 async def retry(letter_id: UUID, *, now: datetime) -> bool:
     """Send a failed letter once more; false when there is no such failed letter."""
-    changed = await Letter.filter(id=letter_id, state=LetterState.FAILED).update(
+    return bool(await _retry(Letter.filter(id=letter_id), now=now))
+
+
+async def retry_all(*, kind: LetterKind | None, account_id: UUID | None, now: datetime) -> int:
+    """Send every failed letter once more, of one kind or account or of all; returns how many those are."""
+    return await _retry(_matching(kind=kind, account_id=account_id), now=now)
+
+
+async def recent(
+    *,
+    state: LetterState | None = None,
+    kind: LetterKind | None = None,
+    account_id: UUID | None = None,
+    limit: int,
+) -> list[Letter]:
+    """The newest letters with their accounts: of one state, kind or account, or of all."""
+    query = _matching(kind=kind, account_id=account_id)
+    if state is not None:
+        query = query.filter(state=state)
+    return await query.select_related("account").order_by("-created_at").limit(limit)
+
+
+async def waiting() -> tuple[int, datetime | None]:
+    """How many letters have neither left nor failed, and when the oldest of them was written."""
+    [row] = await connections.get("default").execute_query_dict(_WAITING)
+    return row["letters"], row["oldest"]
+
+
+def _claimed(letter: Letter) -> QuerySet[Letter]:
+    """The letter, if its claim was not lost: each claim counts an attempt."""
+    return Letter.filter(id=letter.id, state=LetterState.CLAIMED, attempts=letter.attempts)
+
+
+def _matching(*, kind: LetterKind | None, account_id: UUID | None) -> QuerySet[Letter]:
+    wanted = {"kind": kind, "account_id": account_id}
+    return Letter.filter(**{name: value for name, value in wanted.items() if value is not None})
+
+
+async def _retry(letters: QuerySet[Letter], *, now: datetime) -> int:
+    return await letters.filter(state=LetterState.FAILED).update(
         state=LetterState.PENDING, due_at=now, attempts=0, error=None
     )
-    return bool(changed)
-
-
-async def recent(*, state: LetterState | None, limit: int) -> list[Letter]:
-    """The newest letters with their accounts, of one state or of all."""
-    query = Letter.all() if state is None else Letter.filter(state=state)
-    return await query.select_related("account").order_by("-created_at").limit(limit)

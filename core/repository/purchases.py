@@ -2,9 +2,34 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
+from tortoise import connections
+
 from core.models import Account, Checkout, Purchase, Voucher
+
+# $1 is now and $2 how long before its end a purchase is announced. One that is shorter than twice that is
+# announced in its middle. Of purchases that follow one another the last one alone is an end.
+_ENDS_SOON: Final = """
+    purchase.reminded_at IS NULL AND purchase.revoked_at IS NULL
+    AND purchase.ends_at > $1 AND purchase.ends_at <= $1 + $2::interval
+    AND purchase.ends_at - least($2::interval, (purchase.ends_at - purchase.starts_at) / 2) <= $1
+    AND purchase.ends_at = account.premium_until
+    AND account.email_verified_at IS NOT NULL AND account.reminders_off_at IS NULL AND account.email <> ''
+"""
+
+_LOCK_ENDING: Final = f"""
+    SELECT account.id FROM account JOIN purchase ON purchase.account_id = account.id
+     WHERE {_ENDS_SOON} LIMIT $3 FOR NO KEY UPDATE OF account SKIP LOCKED
+"""  # noqa: S608 - both parts stand here
+
+# A statement of its own, which sees what whoever had the lock before has written.
+_MARK_REMINDED: Final = f"""
+    UPDATE purchase SET reminded_at = $1 FROM account
+     WHERE account.id = ANY ($3::uuid[]) AND purchase.account_id = account.id AND {_ENDS_SOON}
+    RETURNING purchase.account_id, purchase.ends_at
+"""  # noqa: S608 - as above
 
 
 async def use_voucher(code_hash: str, *, now: datetime) -> Voucher | None:
@@ -84,3 +109,26 @@ async def revoke_premium(account: Account, purchase: Purchase, *, now: datetime)
     purchase.ends_at = end
     purchase.revoked_at = now
     await purchase.save(update_fields=["ends_at", "revoked_at"])
+
+
+async def mark_ending(*, now: datetime, lead: timedelta, limit: int) -> list[tuple[UUID, datetime]]:
+    """Purchases whose end is near and was not announced yet, marked as announced. In a transaction.
+
+    Any number of processes may ask at once, and each purchase is told to one of them, once.
+
+    Args:
+        now: the moment.
+        lead: how long before its end one is announced; one that is short in its middle.
+        limit: how many at most.
+
+    Returns:
+        The accounts, each with the end of its premium time.
+    """
+    connection = connections.get("default")
+    # The account comes first, as in everything that locks what belongs to it.
+    locked = await connection.execute_query_dict(_LOCK_ENDING, [now, lead, limit])
+    if not locked:
+        return []
+    ids = [row["id"] for row in locked]
+    marked = await connection.execute_query_dict(_MARK_REMINDED, [now, lead, ids])
+    return [(row["account_id"], row["ends_at"]) for row in marked]

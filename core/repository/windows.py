@@ -1,20 +1,64 @@
 """Batch windows, each customer's part of them, and the window clock."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from tortoise.queryset import QuerySet
+from tortoise import connections
 
 from core.lifecycle import GenerationState
 from core.models import Generation, Window, WindowAccount, WindowClock, WindowState
+from core.repository import generations
 from core.repository.database import in_transaction
 
 _CLOCK_ROW = 1
 
-_CHUNK = 10_000
-"""Rows per statement: PostgreSQL takes 32,767 parameters."""
+# Lists go as arrays: with a parameter for each value, each length would be a statement of its own, which
+# every connection keeps prepared.
+_ASSIGN: Final = """
+    WITH assigned AS (
+        UPDATE generation SET window_id = $1
+         WHERE id = ANY($2::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
+        RETURNING account_id
+    )
+    INSERT INTO window_account (id, window_id, account_id, open_jobs)
+    SELECT gen_random_uuid(), $1, account_id, count(*) FROM assigned GROUP BY account_id
+    RETURNING open_jobs
+"""
+_UNASSIGNED: Final = """
+    SELECT id FROM generation WHERE id = ANY($1::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
+"""
+_MARK_RELEASED: Final = "UPDATE generation SET released_at = $1 WHERE id = ANY($2::uuid[])"
+_TALLY: Final = "SELECT state, error, count(*) AS jobs FROM generation WHERE window_id = $1 GROUP BY 1, 2"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the jobs of a window stand, but for those that went with their account.
+
+    Attributes:
+        states: how many are in each state.
+        failures: how many failed for each reason, the most frequent first.
+    """
+
+    states: Mapping[GenerationState, int]
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What the end of a job brought to its end.
+
+    Attributes:
+        customer: its customer's part of the window.
+        window: the window, as it is then, or none.
+    """
+
+    customer: bool
+    window: Window | None
 
 
 async def set_clock(expression: str, *, next_at: datetime) -> None:
@@ -38,36 +82,36 @@ async def discard(window: Window) -> None:
     await window.delete()
 
 
-async def assign(window: Window, generation_ids: Sequence[UUID]) -> None:
+async def assign(window: Window, generation_ids: Sequence[UUID], *, put_off: int = 0) -> None:
     """Put waiting generations into a window and count them per customer. In a transaction.
 
     Generations that are no longer queued, or already in a window, are left alone.
+
+    Args:
+        window: which one, just opened.
+        generation_ids: what to put there.
+        put_off: how many others wait that are left to the next window, for the record.
     """
-    per_account: Counter[UUID] = Counter()
-    for ids in _chunks(generation_ids):
-        # Not `values_list`, which would drop the lock without a word.
-        waiting = await _unassigned(ids).select_for_update().only("id", "account_id")
-        await Generation.filter(id__in=[generation.id for generation in waiting]).update(window_id=window.id)
-        per_account.update(generation.account_id for generation in waiting)
-    await WindowAccount.bulk_create(
-        [
-            WindowAccount(window_id=window.id, account_id=account_id, open_jobs=jobs)
-            for account_id, jobs in per_account.items()
-        ],
-        batch_size=_CHUNK,
-    )
-    window.jobs = per_account.total()
+    parts = await connections.get("default").execute_query_dict(_ASSIGN, [window.id, list(generation_ids)])
+    jobs = sum(part["open_jobs"] for part in parts)
+    window.jobs, window.customers, window.put_off = jobs, len(parts), put_off
     window.state = WindowState.RELEASING
-    await window.save(update_fields=["jobs", "state"])
+    await window.save(update_fields=["jobs", "customers", "put_off", "state"])
+
+
+async def waiting(generation_ids: Sequence[UUID]) -> list[Generation]:
+    """Those of the generations that still wait for a window."""
+    return [
+        row
+        for row in await generations.by_ids(generation_ids)
+        if row.state is GenerationState.QUEUED and row.window_id is None
+    ]
 
 
 async def unassigned(generation_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the generations that still wait for a window."""
-    return {
-        generation_id
-        for ids in _chunks(generation_ids)
-        for (generation_id,) in await _unassigned(ids).values_list("id")
-    }
+    """The same, their ids alone."""
+    rows = await connections.get("default").execute_query_dict(_UNASSIGNED, [list(generation_ids)])
+    return {row["id"] for row in rows}
 
 
 async def releasing() -> list[Window]:
@@ -82,35 +126,40 @@ async def unreleased(window_id: UUID) -> list[Generation]:
 
 async def mark_released(generation_ids: Sequence[UUID], *, at: datetime) -> None:
     """Note that workers have been offered these generations."""
-    await Generation.filter(id__in=generation_ids).update(released_at=at)
+    await connections.get("default").execute_query(_MARK_RELEASED, [at, list(generation_ids)])
 
 
-async def mark_running(window_id: UUID, *, at: datetime) -> None:
-    """Note that all of a window's jobs are with the workers; it is finished if all have ended already."""
+async def canceled(generation_ids: Sequence[UUID]) -> list[Generation]:
+    """Those of the generations that were canceled."""
+    rows = await generations.by_ids(generation_ids)
+    return [row for row in rows if row.state is GenerationState.CANCELED]
+
+
+async def mark_running(window_id: UUID, *, at: datetime) -> Window | None:
+    """Note that all of a window's jobs are with the workers.
+
+    Returns:
+        The window if it is finished by that, because all have ended already.
+    """
     async with in_transaction():
         window = await Window.select_for_update(no_key=True).get(id=window_id)
         window.released_at = at
         window.state = WindowState.RUNNING
         await window.save(update_fields=["released_at", "state"])
-        await _finish_if_empty(window, at=at)
+        return await _finish_if_empty(window, at=at)
 
 
-async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> bool:
-    """Count one job of a customer as ended, under the lock of the (window, account) row. In a transaction.
-
-    Returns:
-        Whether it was the customer's last one in this window.
-    """
+async def close_job(*, window_id: UUID, account_id: UUID, at: datetime) -> Closing:
+    """Count one job of a customer as ended, under the lock of the (window, account) row. In a transaction."""
     part = await WindowAccount.select_for_update().get(window_id=window_id, account_id=account_id)
     part.open_jobs -= 1
     await part.save(update_fields=["open_jobs"])
     if part.open_jobs:
-        return False
+        return Closing(customer=False, window=None)
     # Under the window's lock, or two customers' last jobs would each see the other's as open.
     window = await Window.select_for_update(no_key=True).get(id=window_id)
-    if window.state is WindowState.RUNNING:
-        await _finish_if_empty(window, at=at)
-    return True
+    finished = await _finish_if_empty(window, at=at) if window.state is WindowState.RUNNING else None
+    return Closing(customer=True, window=finished)
 
 
 async def generations_of(*, window_id: UUID, account_id: UUID) -> list[Generation]:
@@ -127,16 +176,39 @@ async def has_news(*, window_id: UUID, account_id: UUID) -> bool:
     )
 
 
-def _unassigned(generation_ids: Sequence[UUID]) -> QuerySet[Generation]:
-    return Generation.filter(id__in=generation_ids, state=GenerationState.QUEUED, window_id=None)
+async def tally(window_id: UUID) -> Tally:
+    """How the jobs of a window stand at this moment."""
+    rows = await connections.get("default").execute_query_dict(_TALLY, [window_id])
+    states = Counter(dict.fromkeys(GenerationState, 0))
+    failures: Counter[str] = Counter()
+    for row in rows:
+        states[GenerationState(row["state"])] += row["jobs"]
+        if row["state"] == GenerationState.FAILED:
+            failures[row["error"] or ""] += row["jobs"]
+    return Tally(states, dict(failures.most_common()))
 
 
-def _chunks(generation_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    return (generation_ids[start : start + _CHUNK] for start in range(0, len(generation_ids), _CHUNK))
+async def find(window_id: UUID) -> Window | None:
+    """One window."""
+    return await Window.get_or_none(id=window_id)
 
 
-async def _finish_if_empty(window: Window, *, at: datetime) -> None:
-    if not await WindowAccount.filter(window_id=window.id, open_jobs__gt=0).exists():
-        window.state = WindowState.FINISHED
-        window.finished_at = at
-        await window.save(update_fields=["state", "finished_at"])
+async def recent(*, limit: int) -> list[Window]:
+    """The newest windows."""
+    return await Window.all().order_by("-tick_at").limit(limit)
+
+
+async def _finish_if_empty(window: Window, *, at: datetime) -> Window | None:
+    if await WindowAccount.filter(window_id=window.id, open_jobs__gt=0).exists():
+        return None
+    counts = await tally(window.id)
+    window.state, window.finished_at = WindowState.FINISHED, at
+    window.succeeded = counts.states[GenerationState.SUCCEEDED]
+    window.failed = counts.states[GenerationState.FAILED]
+    window.rejected = counts.states[GenerationState.REJECTED]
+    window.canceled = counts.states[GenerationState.CANCELED]
+    window.failures = dict(counts.failures)
+    await window.save(
+        update_fields=["state", "finished_at", "succeeded", "failed", "rejected", "canceled", "failures"]
+    )
+    return window

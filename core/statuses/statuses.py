@@ -16,7 +16,6 @@ from core.messages import Control, Progress
 from core.outlook import Outlook, Outlooks
 from core.queue import Queue
 from core.repository import generations
-from core.repository.database import UNAVAILABLE
 from core.statuses.watch import Follower, Watch, not_found
 from core.telemetry import SUBSCRIPTIONS
 
@@ -161,7 +160,7 @@ class Statuses:
         try:
             if watches:
                 await work(watches)
-        except (ServiceUnavailableError, *UNAVAILABLE) as error:
+        except ServiceUnavailableError as error:
             log.warning("statuses_not_read", error=repr(error))
             for watch in watches:
                 watch.fail(error)

@@ -69,6 +69,14 @@ def add_layer_norm(
     return total, functional.layer_norm(total, weight.shape, weight, bias, eps)
 
 
+def layer_norm(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float) -> torch.Tensor:
+    """Layer normalisation, Ba, Kiros and Hinton (2016), of the last of (samples, tokens, channels)."""
+    if tokens.is_cuda:
+        # Half the time of torch's own.
+        return _kernels().layer_norm(tokens, weight, bias, eps=eps)  # type: ignore[no-any-return]
+    return functional.layer_norm(tokens, weight.shape, weight, bias, eps)
+
+
 def geglu(tokens: torch.Tensor) -> torch.Tensor:
     """The first half of the channels times the GELU of the second, Shazeer (2020)."""
     if tokens.is_cuda:
@@ -170,7 +178,7 @@ class Block(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens, and what is still to be added to them, of shape (samples, tokens, channels); both again."""
         if pending is None:
-            normal = self.norm1(tokens)
+            normal = layer_norm(tokens, self.norm1.weight, self.norm1.bias, eps=self.norm1.eps)
         else:
             tokens, normal = _add_norm(tokens, pending, self.norm1)
         query, key, value = self.attention.projections(normal)

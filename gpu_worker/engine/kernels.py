@@ -98,9 +98,30 @@ def add_layer_norm(
         normal,
         channels,
         eps,
+        ADDED=True,
         COLUMNS=triton.next_power_of_2(channels),
     )
     return total, normal
+
+
+def layer_norm(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float) -> torch.Tensor:
+    """See :func:`gpu_worker.engine.fusion.layer_norm`."""
+    tokens = tokens.contiguous()
+    channels = tokens.shape[-1]
+    normal = torch.empty_like(tokens)
+    _add_layer_norm[(tokens.numel() // channels,)](
+        tokens,
+        tokens,
+        weight,
+        bias,
+        tokens,
+        normal,
+        channels,
+        eps,
+        ADDED=False,
+        COLUMNS=triton.next_power_of_2(channels),
+    )
+    return normal
 
 
 def geglu(tokens: torch.Tensor) -> torch.Tensor:
@@ -226,15 +247,18 @@ def _add(
 
 
 @triton.jit
-def _add_layer_norm(x, other, weight, bias, total, normal, channels, eps, COLUMNS: tl.constexpr):
+def _add_layer_norm(
+    x, other, weight, bias, total, normal, channels, eps, ADDED: tl.constexpr, COLUMNS: tl.constexpr
+):
     columns = tl.arange(0, COLUMNS)
     inside = columns < channels
     place = tl.program_id(0).to(tl.int64) * channels + columns
     line = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    line += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
-    rounded = line.to(total.dtype.element_ty)
-    tl.store(total + place, rounded, mask=inside)
-    line = rounded.to(tl.float32)
+    if ADDED:
+        line += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
+        rounded = line.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=inside)
+        line = rounded.to(tl.float32)
     mean = tl.sum(line, 0) / channels
     distance = tl.where(inside, line - mean, 0.0)
     scale = 1 / tl.sqrt(tl.sum(distance * distance, 0) / channels + eps)

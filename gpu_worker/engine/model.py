@@ -13,6 +13,7 @@ from core.catalogue import SIZE_STEP, HubSource, ModelEntry
 from core.errors import DarkroomError, GenerationFailedError, GenerationRejectedError
 from gpu_worker.engine.denoiser import CudaGraphs, Denoiser
 from gpu_worker.engine.fusion import fuse
+from gpu_worker.engine.half_range import shrink
 from gpu_worker.engine.preview import LatentColours, NoiseSchedule
 from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
@@ -61,8 +62,7 @@ class Model:
         self._text = TextEncoders(self._pipeline)
         self._device = placement.device
         if self._vae.dtype == torch.float16 and self._vae.config.force_upcast:
-            # Its activations leave the range of half precision.
-            self._vae.to(torch.float32)
+            shrink(self._vae.decoder)
         recorder = None
         if placement.device.type == "cpu":
             self._unet.to(memory_format=torch.channels_last)
@@ -175,6 +175,18 @@ class Model:
         return [one for slot in slots for one in self.decode_each([slot])]
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        decoded = self._decoded_whole(latents)
+        if latents.dtype != torch.float16 or not latents.isfinite().all() or decoded.isfinite().all():
+            return decoded
+        # The model is fine, but half precision has no numbers as large as these.
+        log.warning("model.decoded_in_single_precision", model=self.entry.id)
+        self._vae.float()
+        try:
+            return self._decoded_whole(latents.float())
+        finally:
+            self._vae.half()
+
+    def _decoded_whole(self, latents: torch.Tensor) -> torch.Tensor:
         try:
             whole: torch.Tensor = self._vae.decode(latents, return_dict=False)[0]
         except torch.OutOfMemoryError:

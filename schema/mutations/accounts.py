@@ -56,6 +56,13 @@ class AccountDeleted:
     message: str = strawberry.field(description="For people.")
 
 
+@strawberry.type(description="What you chose.")
+class RemindersSet:
+    """The account as it is now."""
+
+    account: Account = strawberry.field(description="You.")
+
+
 SignupResult = Annotated[
     SignupAccepted | InvalidInput | RateLimited,
     strawberry.union("SignupResult", description="What came of `signup`."),
@@ -128,6 +135,21 @@ class AccountMutation:
             token=input.token, password=input.password, address=info.context.address
         )
         return Account.of(account)
+
+    @strawberry.mutation(
+        description="Choose whether a letter reminds you before premium ends. All other letters answer "
+        "something that you did, and come in any case."
+    )
+    async def set_reminders(
+        self,
+        info: strawberry.Info[Context, None],
+        enabled: Annotated[bool, strawberry.argument(description="Whether you want it.")],
+    ) -> RemindersSet:
+        """The link in such a letter does the same."""
+        viewer = await info.context.viewer()
+        await info.context.services.reminders.choose(viewer.account.id, wanted=enabled)
+        await viewer.account.refresh_from_db(fields=["reminders_off_at"])
+        return RemindersSet(account=Account.of(viewer.account))
 
     @strawberry.mutation(
         description="Delete your account with its prompts and pictures; nothing of it can be brought back. "

@@ -21,6 +21,14 @@ class Usage:
     max_open_generations: int = strawberry.field(description="How many may be, on your tier.")
 
 
+@strawberry.type(description="The mail server would not take the latest letter to your address.")
+class Bounce:
+    """When, and in whose words why."""
+
+    at: datetime = strawberry.field(description="When the letter was given up.")
+    reason: str = strawberry.field(description="What the mail server said.")
+
+
 @strawberry.type(description="A customer: you.")
 class Account(Node):
     """An account as its owner sees it."""
@@ -29,6 +37,12 @@ class Account(Node):
     email_verified: bool = strawberry.field(description="Whether the address was proven to be yours.")
     tier: Tier = strawberry.field(description="What you are served as now.")
     premium_until: datetime | None = strawberry.field(description="When premium ends, if it was ever bought.")
+    bounce: Bounce | None = strawberry.field(
+        description="Why letters do not reach you. Null if the latest one was taken."
+    )
+    reminders: bool = strawberry.field(
+        description="Whether a letter tells you a few days before premium ends; see `setReminders`."
+    )
     created_at: datetime = strawberry.field(description="When you signed up.")
     row: strawberry.Private[models.Account]
 
@@ -41,6 +55,8 @@ class Account(Node):
             email_verified=row.email_verified_at is not None,
             tier=tier_of(row, at=now()),
             premium_until=row.premium_until,
+            bounce=Bounce(at=row.bounced_at, reason=row.bounce_reason or "") if row.bounced_at else None,
+            reminders=row.reminders_off_at is None,
             created_at=row.created_at,
             row=row,
         )

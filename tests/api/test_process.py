@@ -2,10 +2,7 @@
 
 import asyncio
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +13,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from core.accounts.passwords import PasswordHasher
-from core.settings import BrokerSettings, DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
-from tests.conftest import free_port
+from core.settings import TokenSettings
+from tests.api.process import ROOT, SLOW_ROUNDS, answers, environment, serving, start
 from tests.graphql_client import PASSWORD, SIGNIN
 
-ROOT = Path(__file__).parents[2]
-SLOW_ROUNDS = 13
-"""A sign-in takes half a second, or more."""
-
-
-@pytest.fixture
-def environment(
-    database_settings: DatabaseSettings,
-    broker_settings: BrokerSettings,
-    storage_settings: StorageSettings,
-    link_settings: LinkSettings,
-    token_settings: TokenSettings,
-) -> dict[str, str]:
-    """The least that the api needs."""
-    assert broker_settings.nats_user
-    assert broker_settings.nats_password
-    return {
-        "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
-        "DARKROOM_NATS_URL": broker_settings.nats_url,
-        "DARKROOM_NATS_USER": broker_settings.nats_user,
-        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
-        "DARKROOM_STORAGE_URL": storage_settings.storage_url,
-        "DARKROOM_DOWNLOAD_SECRET": link_settings.download_secret.get_secret_value(),
-        "DARKROOM_JWT_SECRET": token_settings.jwt_secret.get_secret_value(),
-        "DARKROOM_PASSWORD_PEPPER": token_settings.password_pepper.get_secret_value(),
-        "DARKROOM_BCRYPT_ROUNDS": str(SLOW_ROUNDS),
-        "DARKROOM_MODELS": '["darkroom-demo"]',
-    }
-
-
-async def start(environment: Mapping[str, str], **more: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "api", cwd=ROOT, env={**environment, **more}, stderr=PIPE
-    )
-
-
-@asynccontextmanager
-async def serving(environment: Mapping[str, str], **more: str) -> AsyncIterator[tuple[Process, int]]:
-    """A process that serves, and its port."""
-    port = free_port()
-    process = await start(environment, DARKROOM_PORT=str(port), **more)
-    try:
-        async with httpx.AsyncClient() as http, asyncio.timeout(30):
-            while not await answers(http, port):
-                assert process.returncode is None, await process.communicate()
-                await asyncio.sleep(0.1)
-        yield process, port
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def answers(http: httpx.AsyncClient, port: int) -> bool:
-    try:
-        return (await http.get(f"http://127.0.0.1:{port}/health/serving")).is_success
-    except httpx.TransportError:
-        return False
+__all__ = ["environment"]
 
 
 async def test_it_does_not_start_with_a_model_that_is_not_pinned(

@@ -17,6 +17,7 @@ from batcher.letters.contents import Author
 from batcher.letters.pictures import Album
 from batcher.letters.postman import Postman
 from batcher.letters.rendering import Renderer
+from core.accounts.reminders import Reminders
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.mail import Mailer
@@ -97,7 +98,7 @@ def new_postman(
         )
         mailer = Mailer(mail)
         return Postman(
-            author=Author(album=album, public_url=PUBLIC_URL),
+            author=Author(album=album, reminders=Reminders(links), public_url=PUBLIC_URL),
             renderer=Renderer(sender=mailer.sender, public_url=PUBLIC_URL),
             mailer=mailer,
         )

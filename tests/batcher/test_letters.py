@@ -13,7 +13,11 @@ from uuid import UUID, uuid4
 import PIL.Image
 import pytest
 
+from batcher.letters.contents import Contents, Entry
+from batcher.letters.pictures import Picture, Thumbnail
 from batcher.letters.postman import Postman
+from batcher.letters.rendering import Renderer
+from core.accounts.reminders import Reminders
 from core.accounts.tokens import hash_secret
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Tier
@@ -21,7 +25,7 @@ from core.models import Account, EmailToken, Generation, Letter, LetterKind, Let
 from core.outbox import write_letter
 from core.repository import accounts, letters, windows
 from core.repository.database import in_transaction
-from core.settings import LinkSettings
+from core.settings import DatabaseSettings, LinkSettings
 from core.storage import DownloadLinks, Storage
 
 NewAccount = Callable[..., Awaitable[Account]]
@@ -38,8 +42,7 @@ async def put_in_window(*generations: Generation) -> None:
 
 
 async def send_all(postman: Postman) -> None:
-    async with in_transaction():
-        claimed = await letters.claim(now=now(), lease=timedelta(minutes=2), limit=50)
+    claimed = await letters.claim(now=now(), lease=timedelta(minutes=2), limit=50)
     for letter in claimed:
         await postman.deliver(letter)
 
@@ -134,7 +137,7 @@ async def test_the_parts_of_a_letter_are_nested_as_mail_readers_expect(
     delivered: Delivered,
 ) -> None:
     account = await new_account()
-    generation = await new_generation(account, width=512, height=320, count=2)
+    generation = await new_generation(account, width=1032, height=640, count=2)
     await put_in_window(generation)
     await succeed(generation)
 
@@ -158,13 +161,13 @@ async def test_the_parts_of_a_letter_are_nested_as_mail_readers_expect(
     for part in attachments:
         with PIL.Image.open(BytesIO(part.get_content())) as picture:
             picture.load()
-            assert (picture.format, picture.size) == ("PNG", (512, 320))
+            assert (picture.format, picture.size) == ("PNG", (1032, 640))
     assert attachments[0].get_content() != attachments[1].get_content()
     thumbnails = [part for part in parts_of(letter) if part.get_content_type() == "image/jpeg"]
     for part in thumbnails:
         assert part.get_content_disposition() == "inline"
         with PIL.Image.open(BytesIO(part.get_content())) as picture:
-            assert picture.size == (256, 160)
+            assert picture.size == (516, 320)
     shown = re.findall(r'src="cid:([^"]+)"', html_of(letter))
     assert [f"<{content_id}>" for content_id in shown] == [part["Content-ID"] for part in thumbnails]
     assert len(set(shown)) == 2
@@ -232,6 +235,67 @@ async def test_a_very_long_prompt_is_shortened(
     assert letter["Subject"] == "Your picture could not be made"
     assert 40 < text_of(letter).count("longing") < 60
     assert "…" in text_of(letter)
+
+
+async def test_many_long_prompts_are_shortened_more(
+    new_account: NewAccount, new_generation: NewGeneration, fail: Fail, postman: Postman, delivered: Delivered
+) -> None:
+    account = await new_account()
+    generations = [await new_generation(account, prompt="longing " * 100) for _ in range(40)]
+    await put_in_window(*generations)
+    for generation in generations:
+        await fail(generation, "No.")
+    await send_all(postman)
+
+    [letter] = delivered()
+
+    shown = re.findall(r'<p class="prompt[^>]*>([^<]*)</p>', html_of(letter))
+    assert len(shown) == 40
+    assert all(150 < len(prompt) <= 201 for prompt in shown)
+
+
+async def test_two_hundred_pictures_stay_below_where_mail_readers_cut(
+    database: DatabaseSettings, link_settings: LinkSettings
+) -> None:
+    links, at = DownloadLinks(link_settings), now()
+    pictures = [
+        Picture(
+            name=f"darkroom-12345678-{index}.png",
+            content_type="image/png",
+            content_id=f"{uuid4().hex}@darkroom",
+            seed=2147483647,
+            thumbnail=Thumbnail(b"-", 258, 258),
+            link=links.make(uuid4(), extension="png", now=at),
+        )
+        for index in range(200)
+    ]
+    parameters = [("Model", "stable-diffusion-v1-5"), ("Size", "768 x 768"), ("Scheduler", "DPMPP_2M_KARRAS")]
+    entries = [
+        Entry(
+            prompt="p" * 160,
+            negative_prompt="n" * 80,
+            parameters=parameters,
+            pictures=pictures[start : start + 4],
+            reason=None,
+        )
+        for start in range(0, 200, 4)
+    ]
+    values = {
+        "entries": entries,
+        "pictures": 200,
+        "column": 258,
+        "linked": 200,
+        "failed": 0,
+        "links_until": at,
+    }
+    letter = Letter(recipient="ada@example.com", message_id="<1@darkroom>", kind=LetterKind.WINDOW_FINISHED)
+    contents = Contents(subject="Your 200 pictures are ready", values=values, pictures=pictures)
+
+    message = Renderer(sender="pictures@darkroom.local", public_url="https://darkroom.example").render(
+        letter, contents, at=at
+    )
+
+    assert len(html_of(message).encode()) < 102 * 1024
 
 
 async def test_pictures_that_would_make_a_letter_too_heavy_become_links_that_work_for_a_week(
@@ -427,6 +491,61 @@ async def test_premium_time_is_confirmed_with_its_end(
     [letter] = delivered()
     for words in (text_of(letter), _Words(html_of(letter)).words):
         assert "until 9 March 2031, 14:05 UTC" in words
+
+
+ENDS_AT = datetime(2131, 3, 9, 14, 5, 33, 123456, tzinfo=UTC)
+
+
+async def test_a_reminder_says_when_premium_ends_and_how_to_be_rid_of_reminders(
+    new_account: NewAccount, postman: Postman, delivered: Delivered, link_settings: LinkSettings
+) -> None:
+    account = await new_account(premium_until=ENDS_AT)
+    await write_letter(account.id, LetterKind.PREMIUM_ENDS_SOON, {"ends_at": ENDS_AT.isoformat()})
+
+    await send_all(postman)
+
+    [letter] = delivered()
+    assert letter["Subject"] == "Your premium time ends soon"
+    for words in (text_of(letter), _Words(html_of(letter)).words):
+        assert "premium until 9 March 2131, 14:05 UTC" in " ".join(words.split())
+    link = re.fullmatch(
+        r"<(https://darkroom\.example/unsubscribe\?token=([0-9a-f]{96}))>", letter["List-Unsubscribe"]
+    )
+    assert link is not None
+    assert letter["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert Reminders(link_settings).read(link[2]) == account.id
+    assert link[1] in text_of(letter)
+    assert f'href="{link[1]}"' in html_of(letter)
+
+
+@pytest.mark.parametrize("changed", ["extended", "unwanted"])
+async def test_a_reminder_that_is_not_true_or_welcome_any_more_does_not_leave(
+    new_account: NewAccount, postman: Postman, delivered: Delivered, changed: str
+) -> None:
+    account = await new_account(premium_until=ENDS_AT)
+    await write_letter(account.id, LetterKind.PREMIUM_ENDS_SOON, {"ends_at": ENDS_AT.isoformat()})
+    if changed == "extended":
+        await Account.all().update(premium_until=ENDS_AT + timedelta(days=30))
+    else:
+        await accounts.set_reminders_off(account.id, at=now())
+
+    await send_all(postman)
+
+    assert delivered() == []
+    assert await Letter.all().count() == 0
+
+
+async def test_letters_that_somebodys_own_doing_brings_have_no_way_to_be_rid_of_them(
+    new_account: NewAccount, postman: Postman, delivered: Delivered
+) -> None:
+    account = await new_account()
+    for kind in (LetterKind.VERIFY_EMAIL, LetterKind.RESET_PASSWORD, LetterKind.PREMIUM_STARTED):
+        await write_letter(account.id, kind)
+
+    await send_all(postman)
+
+    assert len(delivered()) == 3
+    assert all(name not in letter for letter in delivered() for name in ("List-Unsubscribe", "Precedence"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from core.outbox import write_letter
 from core.repository import windows
 from core.repository.database import migrate
 from core.settings import BrokerSettings, DatabaseSettings, MailSettings, StorageSettings
+from tests.link import link_to
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +124,40 @@ async def test_it_can_be_stopped_while_it_waits(
     async with batcher(environment | nobody, tmp_path) as running:
         await running.says("waiting_for_database" if missing == "database" else "broker_error")
         assert await running.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["another signal", "its grace is over"])
+async def test_what_takes_too_long_does_not_keep_it(
+    environment: dict[str, str],
+    tmp_path: Path,
+    new_account: Callable[..., Awaitable[Account]],
+    how: str,
+) -> None:
+    environment |= {
+        "DARKROOM_SMTP_TIMEOUT_SECONDS": "600",
+        "DARKROOM_BATCHER_DRAIN_SECONDS": "600" if how == "another signal" else "1",
+    }
+    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
+    async with link_to(int(environment["DARKROOM_SMTP_PORT"])) as to_mail:
+        # A mail server that takes connections and never says a word.
+        to_mail.fall_silent()
+        environment["DARKROOM_SMTP_PORT"] = str(to_mail.port)
+        await be_hurried(environment, tmp_path, how)
+
+
+async def be_hurried(environment: dict[str, str], tmp_path: Path, how: str) -> None:
+    async with batcher(environment, tmp_path) as running:
+        await running.says("batcher_started")
+        async with asyncio.timeout(10):
+            while not await Letter.filter(attempts=1).exists():  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.05)
+        running.process.send_signal(signal.SIGTERM)
+        if how == "another signal":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(running.process.wait(), 1.5)
+            running.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.process.wait(), 8) == 0
+    assert "batcher_hurries" in running.log.read_text()
 
 
 @pytest.mark.parametrize(

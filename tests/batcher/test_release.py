@@ -8,14 +8,15 @@ from uuid import UUID
 
 import pytest
 
+from batcher.order import release_order
 from batcher.release import Releaser, _settle_jobs
-from batcher.window import next_tick, release_order
+from batcher.window import next_tick
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
 from core.lifecycle import GenerationState
 from core.messages import Job
-from core.models import Account, Generation, Window, WindowAccount, WindowState
-from core.outbox import JobOutbox, job_of
+from core.models import Account, Generation, Letter, Window, WindowAccount, WindowState
+from core.outbox import JobOutbox
 from core.queue import Delivery, Lane, Queue, topology
 from core.repository import windows
 from core.settings import BrokerSettings, WindowSettings
@@ -108,7 +109,7 @@ async def all_windows_run() -> bool:
     return bool(found) and all(window.state is WindowState.RUNNING for window in found)
 
 
-async def test_a_beat_releases_everything_that_waits_with_equal_shapes_together(
+async def test_a_beat_releases_everything_that_waits_in_fair_rounds_with_equal_shapes_together(
     queue: Queue, accept: Accept, new_account: NewAccount
 ) -> None:
     one, other = await new_account(), await new_account()
@@ -131,8 +132,8 @@ async def test_a_beat_releases_everything_that_waits_with_equal_shapes_together(
     assert window.jobs == 6
     assert before + timedelta(minutes=30) <= window.deadline <= now() + timedelta(minutes=30)
     jobs = await released_jobs(queue)
-    assert [job.id for job in jobs] == [job.id for job in release_order(map(job_of, waiting))]
-    assert [job.parameters.width for job in jobs] == [128] * 3 + [64] * 3
+    assert [job.id for job in jobs] == [row.id for row in release_order(waiting)]
+    assert [job.parameters.width for job in jobs] == [128, 128, 64, 64, 128, 64]
     assert {job.deadline for job in jobs} == {window.deadline}
     parts = await WindowAccount.filter(window_id=window.id)
     assert {part.account_id: part.open_jobs for part in parts} == {one.id: 4, other.id: 2}
@@ -286,7 +287,7 @@ async def test_a_crash_between_commit_and_acks_does_not_put_a_job_into_a_second_
     assert [row.id for row in await Generation.filter(window_id=later.id)] == [fresh.id]
 
 
-async def test_a_window_waits_for_a_broker_that_refuses_and_then_goes_on(
+async def test_a_window_goes_on_once_a_lane_that_was_deleted_is_declared_again(
     queue: Queue, accept: Accept
 ) -> None:
     waiting = await accept(3)
@@ -299,9 +300,6 @@ async def test_a_window_waits_for_a_broker_that_refuses_and_then_goes_on(
             return await Window.filter(state=WindowState.RELEASING).exists()
 
         await eventually(decided)
-        await asyncio.sleep(1)
-        assert not await Window.filter(state=WindowState.RUNNING).exists()
-        await queue.declare()
         await eventually(all_windows_run)
         await until_settled(queue)
 
@@ -351,6 +349,39 @@ async def test_two_replicas_on_the_same_beat_at_once_make_one_window(
     # What did not get into the window is still there for the next.
     assert await queue.depth(Lane.NORMAL) == len(accepted) - window.jobs
     assert released | await windows.unassigned([row.id for row in accepted]) == {row.id for row in accepted}
+
+
+async def test_a_window_opens_while_the_one_before_it_still_runs_and_each_ends_with_a_letter_of_its_own(
+    queue: Queue, accept: Accept, new_account: NewAccount, succeed: Callable[[Generation], Awaitable[None]]
+) -> None:
+    account = await new_account()
+    async with running(Releaser(queue=queue, settings=NEVER)):
+        earlier = await accept(2, account=account)
+        await beat(queue)
+        await eventually(all_windows_run)
+        await succeed(earlier[0])
+        later = await accept(2, account=account)
+        await beat(queue)
+
+        async def both() -> bool:
+            return await Window.filter(state=WindowState.RUNNING).count() == 2
+
+        await eventually(both)
+
+    # The workers come to the earlier window's first.
+    offered = [job.id for job in await released_jobs(queue)]
+    assert offered == [row.id for row in (*earlier, *later)]
+    for generation in later:
+        await succeed(generation)
+    first, second = await Window.all().order_by("tick_at")
+    assert (first.state, second.state) == (WindowState.RUNNING, WindowState.FINISHED)
+    assert [letter.parameters["window_id"] for letter in await Letter.all()] == [str(second.id)]
+    await succeed(earlier[1])
+    assert (await Window.get(id=first.id)).state is WindowState.FINISHED
+    assert {letter.parameters["window_id"] for letter in await Letter.all()} == {
+        str(first.id),
+        str(second.id),
+    }
 
 
 async def test_a_job_that_was_canceled_before_the_window_is_dropped(queue: Queue, accept: Accept) -> None:

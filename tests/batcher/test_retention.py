@@ -159,7 +159,7 @@ async def test_a_store_that_does_not_answer_is_asked_again(
     await age(generation, days=31)
     await retention.expire()
 
-    async def refuse(prefix: str) -> int:
+    async def refuse(prefix: str, *, keep: object) -> int:
         raise ServiceUnavailableError("object store: out")
 
     with monkeypatch.context() as broken:
@@ -172,6 +172,51 @@ async def test_a_store_that_does_not_answer_is_asked_again(
     assert await retention.erase_objects() == 1
     assert objects() == []
     assert not await Erasure.all().exists()
+
+
+async def test_what_was_stored_and_never_reported_goes_after_an_hour_and_what_was_recorded_stays(
+    retention: Retention,
+    new_account: NewAccount,
+    new_generation: NewGeneration,
+    succeed: Succeed,
+    objects: Callable[[], list[str]],
+    storage: Storage,
+) -> None:
+    generation = await new_generation(await new_account(), attempts=2)
+    await succeed(generation)
+    recorded = objects()
+    # Its first worker died between the upload and the report.
+    await storage.put(f"generations/{generation.id}/1-aa/0.png", b"-", content_type="image/png")
+    assert await retention.erase_objects() == 0
+    assert len(objects()) == 2
+    await Erasure.all().update(due_at=now())
+    assert await retention.erase_objects() == 1
+    assert objects() == recorded
+    # Looked at once more, when nobody can have anything left to put there.
+    erasure = await Erasure.get()
+    assert timedelta(hours=23) < erasure.due_at - now() < timedelta(hours=25)
+    await Erasure.all().update(due_at=now(), until=now())
+    assert await retention.erase_objects() == 1
+    assert objects() == recorded
+    assert not await Erasure.all().exists()
+
+
+async def test_a_generation_that_is_deleted_takes_its_recorded_pictures_along_whatever_was_noted_before(
+    retention: Retention,
+    new_account: NewAccount,
+    new_generation: NewGeneration,
+    succeed: Succeed,
+    objects: Callable[[], list[str]],
+) -> None:
+    generation = await new_generation(await new_account(), attempts=2)
+    await succeed(generation)
+    noted = await Erasure.get()
+    await age(generation, days=31)
+    await retention.expire()
+    # Somebody was just about to spare them.
+    await erasures.settle(noted, now=noted.until)
+    assert await retention.erase_objects() == 1
+    assert objects() == []
 
 
 async def test_emptying_a_folder_leaves_the_neighbours_alone_and_no_empty_folders(

@@ -1,18 +1,14 @@
-"""When windows open and how their jobs are ordered: pure, so by properties."""
+"""When windows open: pure, so by properties."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, product
-from uuid import UUID
+from itertools import product
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.window import next_tick, release_order
+from batcher.window import next_tick
 from core.errors import ConfigurationError
-from core.lifecycle import Delivery, Scheduler, Tier
-from core.messages import Job, Parameters
 
 EPOCH = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -151,72 +147,3 @@ def test_durations_are_read_as_go_writes_them(duration: str, seconds: float) -> 
 def test_what_the_broker_could_not_keep_is_a_configuration_error(expression: str) -> None:
     with pytest.raises(ConfigurationError, match="window"):
         next_tick(expression, since=EPOCH, now=EPOCH)
-
-
-@st.composite
-def jobs(draw: st.DrawFn) -> Job:
-    return Job(
-        id=draw(st.uuids()),
-        tier=Tier.NORMAL,
-        delivery=Delivery.EMAIL,
-        accepted_at=EPOCH + timedelta(seconds=draw(st.integers(0, 50))),
-        parameters=Parameters(
-            prompt="a lighthouse",
-            model=draw(st.sampled_from(["one", "two"])),
-            width=draw(st.sampled_from([64, 128])),
-            height=64,
-            steps=draw(st.sampled_from([10, 20])),
-            guidance_scale=draw(st.sampled_from([0.0, 1.0, 4.0, 7.5])),
-            seed=1,
-            scheduler=draw(st.sampled_from([Scheduler.DDIM, Scheduler.EULER])),
-        ),
-    )
-
-
-Shape = tuple[str, int, int, int, bool, Scheduler]
-
-
-def shape(job: Job) -> Shape:
-    asked = job.parameters
-    return (
-        asked.model,
-        asked.width,
-        asked.height,
-        asked.steps,
-        asked.guidance_scale > 1,
-        asked.scheduler,
-    )
-
-
-many_jobs = st.lists(jobs(), max_size=30, unique_by=lambda job: job.id)
-
-
-@given(waiting=many_jobs)
-def test_every_shape_is_released_in_one_run(waiting: list[Job]) -> None:
-    released = release_order(waiting)
-
-    assert sorted(job.id for job in released) == sorted(job.id for job in waiting)
-    runs = [key for key, _ in groupby(released, key=shape)]
-    assert len(runs) == len(set(runs))
-
-
-@given(waiting=many_jobs)
-def test_within_a_shape_and_between_shapes_the_earlier_accepted_comes_first(waiting: list[Job]) -> None:
-    runs = [list(run) for _, run in groupby(release_order(waiting), key=shape)]
-
-    accepted: Callable[[Job], datetime] = lambda job: job.accepted_at  # noqa: E731 - a name for a key
-    assert all(run == sorted(run, key=accepted) for run in runs)
-    firsts = [run[0].accepted_at for run in runs]
-    assert firsts == sorted(firsts)
-
-
-@given(waiting=many_jobs, shuffled=st.randoms())
-def test_the_order_does_not_depend_on_how_the_jobs_came(waiting: list[Job], shuffled: object) -> None:
-    assume(len(waiting) > 1)
-    again: list[Job] = list(waiting)
-    shuffled.shuffle(again)  # type: ignore[attr-defined] # hypothesis' Random
-
-    def ids(order: list[Job]) -> list[UUID]:
-        return [job.id for job in order]
-
-    assert ids(release_order(again)) == ids(release_order(waiting))

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from core.accounts.closing import close_account
 from core.clock import now
-from core.models import Account, Purchase
+from core.lifecycle import GenerationState, Tier
+from core.models import Account, Generation, Letter, LetterKind, LetterState, Purchase
+from core.outbox import write_letter
+from core.queue import Lane, Queue
+from core.recording import Recorder
+from core.repository import generations, windows
+from core.repository.accounts import note_bounce
+from core.repository.database import in_transaction
 from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
 
 NewAccount = Callable[..., Awaitable[Account]]
+NewGeneration = Callable[..., Awaitable[Generation]]
 
 DARKROOM = Path(sysconfig.get_path("scripts")) / "darkroom"
 
@@ -98,13 +107,127 @@ async def test_an_operator_deletes_an_account(environment: dict[str, str]) -> No
     deleted = darkroom(environment, "account", "delete", "A@example.org", "--yes")
     assert deleted.returncode == 0, deleted.stderr
     assert "there is no account" in darkroom(environment, "account", "show", "a@example.org").stderr
-    assert darkroom(environment, "letter", "list").stdout.split()[-2:] == ["account_deleted", "a@example.org"]
+    assert darkroom(environment, "letter", "list").stdout.split()[-3:] == [
+        "account_deleted",
+        "0",
+        "a@example.org",
+    ]
+
+
+async def test_an_operator_looks_for_letters_and_sends_failed_ones_again(
+    environment: dict[str, str], new_account: NewAccount
+) -> None:
+    ada, bob = await new_account("ada@example.org"), await new_account("bob@example.org")
+    for account in (ada, bob):
+        for kind in (LetterKind.ADDRESS_TAKEN, LetterKind.PREMIUM_STARTED):
+            await write_letter(account.id, kind)
+    await Letter.filter(account_id=ada.id).update(state=LetterState.FAILED, error="550 nobody", attempts=1)
+    await note_bounce(ada.id, at=now(), reason="550 nobody")
+
+    wanted = ("--account", "Ada@example.org", "--state", "FAILED", "--kind", "address_taken")
+    listed = darkroom(environment, "letter", "list", *wanted)
+    assert listed.returncode == 0, listed.stderr
+    [line] = listed.stdout.splitlines()
+    assert line.split()[3:] == ["FAILED", "address_taken", "1", "ada@example.org", "550", "nobody"]
+    shown = darkroom(environment, "account", "show", "ada@example.org").stdout
+    assert [line for line in shown.splitlines() if line.startswith("bounced") and "550 nobody" in line]
+
+    narrow = ("--all", "--kind", "premium_started", "--account", "ada@example.org")
+    assert darkroom(environment, "letter", "retry", *narrow).stdout == "1 will be sent.\n"
+    failed = await Letter.get(state=LetterState.FAILED)
+    assert (failed.account_id, failed.kind) == (ada.id, LetterKind.ADDRESS_TAKEN)
+    refused = darkroom(environment, "letter", "retry", str(failed.id), "--all")
+    assert refused.returncode == 2
+    assert "name one letter, or --all" in refused.stderr
+    assert darkroom(environment, "letter", "retry", str(failed.id)).stdout == "1 will be sent.\n"
+    await failed.refresh_from_db()
+    assert (failed.state, failed.attempts) == (LetterState.PENDING, 0)
 
 
 async def test_an_operator_makes_a_voucher(environment: dict[str, str]) -> None:
     made = darkroom(environment, "voucher", "create", "--days", "30")
     assert made.returncode == 0, made.stderr
     assert len(made.stdout.strip()) == 43
+
+
+async def test_an_operator_looks_at_windows(
+    environment: dict[str, str], new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account()
+    ends = [(GenerationState.SUCCEEDED, None), *2 * [(GenerationState.FAILED, "Out of paint.")]]
+    jobs = [await new_generation(account) for _ in ends]
+    async with in_transaction():
+        window = await windows.open_window(tick_at=now(), deadline=now() + timedelta(minutes=30))
+        await windows.assign(window, [job.id for job in jobs], put_off=4)
+    await windows.mark_running(window.id, at=now())
+    for number, (job, (state, error)) in enumerate(zip(jobs, ends, strict=True)):
+        if number == 2:
+            shown = darkroom(environment, "window", "show", str(window.id)).stdout
+            assert "queued     1\n" in shown
+            assert "failure    1: Out of paint.\n" in shown
+        async with in_transaction():
+            await generations.transition(job.id, state, at=now(), error=error)
+            await windows.close_job(window_id=window.id, account_id=account.id, at=now())
+
+    listed = darkroom(environment, "window", "list")
+    assert listed.returncode == 0, listed.stderr
+    [line] = listed.stdout.splitlines()
+    assert line.startswith(str(window.id))
+    assert "FINISHED   jobs 3  customers 1  put off 4  failed 2  finished" in line
+    # The record outlives the rows that it was counted from.
+    await Generation.all().delete()
+    shown = darkroom(environment, "window", "show", str(window.id)).stdout
+    for row in ("state      FINISHED", "jobs       3", "succeeded  1", "failed     2", "put off    4"):
+        assert f"{row}\n" in shown
+    assert "failure    2: Out of paint.\n" in shown
+
+
+async def test_an_operator_looks_at_what_died_and_has_it_made_again_once(
+    environment: dict[str, str], queue: Queue, new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account("a@example.org")
+    recorder = Recorder(queue=queue)
+    dead, refused = [
+        await new_generation(account, tier=Tier.PREMIUM, seed=seed, idempotency_key=str(seed))
+        for seed in (7, 8)
+    ]
+    await recorder.start(dead.id, at=now(), worker="w1")
+    await recorder.finish(dead.id, GenerationState.FAILED, at=now(), error="Sorry.", cause="OSError('disk')")
+    await recorder.finish(refused.id, GenerationState.FAILED, at=now(), error="Not made of numbers.")
+
+    [line] = darkroom(environment, "job", "list", "--dead").stdout.splitlines()
+    assert str(dead.id) in line
+    for part in ("PREMIUM", "1 attempts", "w1", "a@example.org", "OSError('disk')"):
+        assert part in line
+
+    retried = darkroom(environment, "job", "retry", str(dead.id))
+    assert retried.returncode == 0, retried.stderr
+    made = await Generation.get(retry_of=dead.id)
+    assert f"Retried as {made.id}." in retried.stdout
+    assert (made.account_id, made.tier, made.seed) == (account.id, Tier.PREMIUM, 7)
+    assert (made.state, made.attempts, made.idempotency_key) == (GenerationState.QUEUED, 0, None)
+    assert await queue.holds_job(Lane.PREMIUM, made.id)
+    assert (await Generation.get(id=dead.id)).state is GenerationState.FAILED
+    assert f"retried as {made.id}" in darkroom(environment, "job", "list", "--dead").stdout
+
+    again = darkroom(environment, "job", "retry", str(dead.id))
+    assert (again.returncode, again.stderr.strip()) == (
+        1,
+        f"darkroom: generation {dead.id} was retried as {made.id}",
+    )
+    assert await Generation.all().count() == 3
+
+
+async def test_what_a_closed_account_asked_for_is_not_made_again(
+    environment: dict[str, str], queue: Queue, new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    account = await new_account("a@example.org")
+    dead = await new_generation(account, state=GenerationState.FAILED, cause="-", finished_at=now())
+    await close_account(account.id)
+    refused = darkroom(environment, "job", "retry", str(dead.id))
+    assert refused.returncode == 1
+    assert "is closed" in refused.stderr
+    assert await Generation.all().count() == 1
 
 
 async def test_streams_and_migrations_may_be_run_again(environment: dict[str, str]) -> None:
@@ -122,7 +245,8 @@ async def test_streams_and_migrations_may_be_run_again(environment: dict[str, st
         (["voucher", "create", "--days", "0"], "days: must be 1 to 3660, not 0"),
         (["account", "ensure", "a@example.org", "--password-env", "UNSET"], "password: must have 8 to 128"),
         (["letter", "retry", "00000000-0000-4000-8000-000000000000"], "no failed letter"),
-        (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open generation"),
+        (["window", "show", "00000000-0000-4000-8000-000000000000"], "there is no window"),
+        (["job", "retry", "00000000-0000-4000-8000-000000000000"], "no open or failed generation"),
     ],
 )
 async def test_a_mistake_is_one_line_and_exit_status_1(

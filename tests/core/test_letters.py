@@ -1,23 +1,24 @@
 """Letters in PostgreSQL: claimed by one, sent, marked."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from core.clock import now
 from core.models import Account, Letter, LetterKind, LetterState
-from core.outbox import write_letter
+from core.outbox import write_farewell, write_letter, write_letter_if_known
 from core.repository import letters
-from core.repository.database import in_transaction
 
 NewAccount = Callable[..., Awaitable[Account]]
 
 LEASE = timedelta(minutes=2)
 
 
-async def claim(*, at: datetime | None = None, limit: int = 10) -> list[Letter]:
-    async with in_transaction():
-        return await letters.claim(now=at or now(), lease=LEASE, limit=limit)
+async def claim(
+    *, at: datetime | None = None, limit: int = 10, but_not_to: Sequence[str] = ()
+) -> list[Letter]:
+    return await letters.claim(now=at or now(), lease=LEASE, limit=limit, but_not_to=but_not_to)
 
 
 async def test_a_claimed_letter_comes_with_its_account_and_counts_the_attempt(
@@ -70,7 +71,7 @@ async def test_a_postponed_letter_is_due_at_its_time(new_account: NewAccount) ->
     [letter] = await claim()
     due_at = now() + timedelta(seconds=30)
 
-    await letters.mark_retry(letter.id, due_at=due_at, error="busy")
+    await letters.mark_retry(letter, due_at=due_at, error="busy")
 
     assert await claim(at=due_at - timedelta(seconds=1)) == []
     [again] = await claim(at=due_at)
@@ -82,8 +83,8 @@ async def test_sent_and_failed_letters_are_never_claimed_again(new_account: NewA
     for _ in range(2):
         await write_letter(account.id, LetterKind.PREMIUM_STARTED)
     sent, failed = await claim()
-    await letters.mark_sent(sent.id, at=now())
-    await letters.mark_failed(failed.id, error="no such mailbox")
+    await letters.mark_sent(sent, at=now())
+    await letters.mark_failed(failed, error="no such mailbox")
 
     assert await claim(at=now() + timedelta(days=30)) == []
     assert (await Letter.get(id=sent.id)).sent_at is not None
@@ -94,7 +95,7 @@ async def test_a_failed_letter_can_be_given_a_new_round_of_attempts(new_account:
     await write_letter((await new_account()).id, LetterKind.PREMIUM_STARTED)
     [letter] = await claim()
     assert not await letters.retry(letter.id, now=now())
-    await letters.mark_failed(letter.id, error="no")
+    await letters.mark_failed(letter, error="no")
 
     assert await letters.retry(letter.id, now=now())
 
@@ -107,9 +108,52 @@ async def test_the_newest_letters_are_listed_by_state(new_account: NewAccount) -
     for kind in (LetterKind.VERIFY_EMAIL, LetterKind.PREMIUM_STARTED):
         await write_letter(account.id, kind)
     [oldest] = await claim(limit=1)
-    await letters.mark_failed(oldest.id, error="no")
+    await letters.mark_failed(oldest, error="no")
 
-    listed = await letters.recent(state=None, limit=10)
+    listed = await letters.recent(limit=10)
     assert [letter.kind for letter in listed] == [LetterKind.PREMIUM_STARTED, LetterKind.VERIFY_EMAIL]
     [failed] = await letters.recent(state=LetterState.FAILED, limit=10)
     assert failed.address == account.email
+    [verification] = await letters.recent(kind=LetterKind.VERIFY_EMAIL, limit=10)
+    assert verification.id == failed.id
+    assert await letters.recent(account_id=uuid4(), limit=10) == []
+    assert len(await letters.recent(account_id=account.id, limit=10)) == 2
+
+
+async def test_all_failed_letters_of_a_kind_or_an_account_are_sent_once_more(new_account: NewAccount) -> None:
+    one, other = await new_account(), await new_account()
+    for account in (one, other):
+        for kind in (LetterKind.VERIFY_EMAIL, LetterKind.PREMIUM_STARTED):
+            await write_letter(account.id, kind)
+    for letter in await claim():
+        await letters.mark_failed(letter, error="no")
+
+    retried = await letters.retry_all(kind=LetterKind.VERIFY_EMAIL, account_id=one.id, now=now())
+
+    assert retried == 1
+    [again] = await claim()
+    assert (again.account_id, again.kind, again.attempts) == (one.id, LetterKind.VERIFY_EMAIL, 1)
+    assert await letters.retry_all(kind=None, account_id=None, now=now()) == 3
+
+
+async def test_no_letter_is_claimed_for_a_domain_that_has_enough(new_account: NewAccount) -> None:
+    for email in ("a@busy.example", "b@Busy.example", "c@calm.example"):
+        await write_letter((await new_account(email)).id, LetterKind.PREMIUM_STARTED)
+    await write_farewell("d@BUSY.example")
+    await write_letter_if_known("nobody@busy.example", LetterKind.RESET_PASSWORD)
+
+    claimed = await claim(but_not_to=["busy.example"])
+
+    assert sorted(letter.address or "" for letter in claimed) == ["", "c@calm.example"]
+    assert len(await claim()) == 3
+
+
+async def test_what_waits_is_counted_with_its_oldest(new_account: NewAccount) -> None:
+    assert await letters.waiting() == (0, None)
+    account = await new_account()
+    for _ in range(3):
+        await write_letter(account.id, LetterKind.PREMIUM_STARTED)
+    oldest, *_ = await Letter.all().order_by("created_at")
+    assert await letters.waiting() == (3, oldest.created_at)
+    await letters.mark_sent(oldest, at=now())
+    assert (await letters.waiting())[0] == 2

@@ -19,6 +19,7 @@ from core.reconciler import OVERDUE, Reconciler
 from core.recording import Recorder
 from core.repository import windows
 from core.repository.database import in_transaction
+from core.settings import ReconcilerSettings
 
 NewAccount = Callable[..., Awaitable[Account]]
 NewGeneration = Callable[..., Awaitable[Generation]]
@@ -28,7 +29,9 @@ FAILED, SUCCEEDED = GenerationState.FAILED, GenerationState.SUCCEEDED
 
 @pytest.fixture
 def reconciler(queue: Queue) -> Reconciler:
-    return Reconciler(queue=queue, recorder=Recorder(queue=queue))
+    return Reconciler(
+        queue=queue, recorder=Recorder(queue=queue), settings=ReconcilerSettings(reconcile_seconds=60)
+    )
 
 
 @asynccontextmanager

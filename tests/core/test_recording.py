@@ -1,14 +1,15 @@
 """The one way into a terminal state, on a real database and a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from tortoise import connections
+from structlog.testing import capture_logs
 
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, Tier
@@ -149,6 +150,33 @@ async def test_no_letter_is_written_while_a_job_is_open(
     # The other one is canceled: its end completes the letter all the same.
     await recorder.finish(second.id, CANCELED, at=now())
     assert await Letter.all().count() == 1
+
+
+@pytest.mark.parametrize("put_off", [0, 3])
+async def test_the_end_of_a_window_is_logged_and_brings_a_beat_if_jobs_were_put_off(
+    queue: Queue, new_account: NewAccount, new_generation: NewGeneration, put_off: int
+) -> None:
+    generations = [await new_generation(await new_account()) for _ in range(3)]
+    async with in_transaction():
+        window = await windows.open_window(tick_at=now(), deadline=now() + timedelta(minutes=30))
+        await windows.assign(window, [generation.id for generation in generations], put_off=put_off)
+    await windows.mark_running(window.id, at=now())
+    recorder = Recorder(queue=queue)
+
+    with capture_logs() as logs:
+        for generation, state in zip(generations, (SUCCEEDED, FAILED, FAILED), strict=True):
+            assert await queue.last_beat_at() is None
+            assert [line for line in logs if line["event"] == "window_finished"] == []
+            error = "Out of paint." if state is FAILED else None
+            await recorder.finish(generation.id, state, at=now(), error=error)
+
+    [line] = [line for line in logs if line["event"] == "window_finished"]
+    assert line["window"] == str(window.id)
+    counted = [line[name] for name in ("jobs", "customers", "succeeded", "failed", "canceled", "put_off")]
+    assert counted == [3, 3, 1, 2, 0, put_off]
+    assert line["failures"] == {"Out of paint.": 2}
+    assert 0 <= line["seconds"] < 60
+    assert (await queue.last_beat_at() is not None) == bool(put_off)
 
 
 async def test_a_window_of_which_a_customer_canceled_everything_brings_no_letter(
@@ -300,19 +328,46 @@ async def test_a_message_that_is_no_result_and_one_for_nobody_hold_nothing_up(
 
 
 async def test_a_result_waits_for_a_database_that_is_away(
-    queue: Queue, new_account: NewAccount, new_generation: NewGeneration
+    queue: Queue,
+    new_account: NewAccount,
+    new_generation: NewGeneration,
+    database_away: Callable[[], AbstractAsyncContextManager[None]],
 ) -> None:
     generation = await new_generation(await new_account())
-    connection = connections.get("default")
-    await connection.execute_script("ALTER TABLE generation RENAME TO away")
 
-    async with recording(queue):
-        await queue.publish_result(Tier.NORMAL, outcome(generation))
-        await asyncio.sleep(0.3)
-        await connection.execute_script("ALTER TABLE away RENAME TO generation")
-        await until_ended(generation)
+    with capture_logs() as logs:
+        async with recording(queue):
+            async with database_away():
+                await queue.publish_result(Tier.NORMAL, outcome(generation))
+                await until_logged(logs, "result_postponed")
+            await until_ended(generation)
 
     assert (await Generation.get()).state is SUCCEEDED
+
+
+async def test_a_result_that_cannot_be_written_down_holds_up_nobody_and_is_given_up_in_the_end(
+    queue: Queue, new_account: NewAccount, new_generation: NewGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.recording._RETRY_SECONDS", 0.02)
+    poisoned, other = [await new_generation(await new_account()) for _ in range(2)]
+    impossible = outcome(poisoned).model_copy(update={"images": (), "reason": "no text of a database: \x00"})
+    await queue.publish_result(Tier.NORMAL, impossible)
+    await queue.publish_result(Tier.NORMAL, outcome(other))
+
+    with capture_logs() as logs:
+        async with recording(queue):
+            await until_ended(other)
+            [advisory] = await queue.consumer(topology.EXHAUSTED).fetch(1, wait=5)
+
+    assert b"MSG_TERMINATED" in advisory.subject.encode()
+    assert [entry["event"] for entry in logs].count("result_not_recorded") == 5
+    assert (await Generation.get(id=poisoned.id)).state is GenerationState.QUEUED
+
+
+async def until_logged(logs: Sequence[MutableMapping[str, Any]], event: str) -> None:
+    async with asyncio.timeout(10):
+        while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
 
 
 async def test_a_recorder_that_is_told_to_stop_does_so_between_results(

@@ -6,6 +6,7 @@ from core.errors import ConfigurationError
 from core.settings import (
     BrokerSettings,
     DatabaseSettings,
+    MailSettings,
     PaymentSettings,
     StorageSettings,
     TokenSettings,
@@ -79,3 +80,39 @@ def test_what_cannot_be_sold_is_named(
     for reason in reasons:
         assert re.search(reason, str(refused.value))
     assert "sk_test_1" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"SMTP_USER": "darkroom"}, "DARKROOM_SMTP_PASSWORD: .* needed together"),
+        ({"SMTP_PASSWORD": "s3cret"}, "DARKROOM_SMTP_PASSWORD: .* needed together"),
+        (
+            {"SMTP_USER": "darkroom", "SMTP_PASSWORD": "s3cret", "SMTP_HOST": "relay.example"},
+            "DARKROOM_SMTP_PASSWORD: .* unencrypted: set DARKROOM_SMTP_SECURITY",
+        ),
+        ({"SMTP_SECURITY": "ssl"}, "DARKROOM_SMTP_SECURITY: "),
+        ({"SMTP_CONNECTIONS": "0"}, "DARKROOM_SMTP_CONNECTIONS: "),
+        ({"MAIL_FROM": "Darkroom"}, "DARKROOM_MAIL_FROM: .* has to be an address"),
+        ({"MAIL_FROM": "a@example.com\nBcc: b@example.com"}, "DARKROOM_MAIL_FROM: .* has to be an address"),
+    ],
+)
+def test_mail_settings_that_cannot_work_or_tell_a_secret_are_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"DARKROOM_{name}", value)
+    with pytest.raises(ConfigurationError, match=reason) as refused:
+        read(MailSettings)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", [{"SMTP_SECURITY": "starttls", "SMTP_HOST": "relay.example"}, {}])
+def test_a_password_goes_encrypted_or_stays_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, how: dict[str, str]
+) -> None:
+    for name, value in {"SMTP_USER": "darkroom", "SMTP_PASSWORD": "s3cret", **how}.items():
+        monkeypatch.setenv(f"DARKROOM_{name}", value)
+    password = read(MailSettings).smtp_password
+    assert password is not None
+    assert password.get_secret_value() == "s3cret"

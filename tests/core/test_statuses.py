@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.clock import now
-from core.errors import NotFoundError
+from core.errors import NotFoundError, ServiceUnavailableError
 from core.lifecycle import GenerationState, Tier
 from core.messages import Progress
 from core.models import Account, Generation
@@ -229,7 +229,7 @@ async def test_while_the_database_is_away_steps_go_on_and_who_joins_is_told_so(
     ]
 
     async def away(*_: Any) -> Any:
-        raise ConnectionRefusedError("database: away")
+        raise ServiceUnavailableError("database: away")
 
     async with watched.follow(row.id, account_id=row.account_id) as follower:
         await read(follower)
@@ -237,7 +237,7 @@ async def test_while_the_database_is_away_steps_go_on_and_who_joins_is_told_so(
             patch.setattr(generations, "by_ids", away)
             patch.setattr(generations, "changed", away)
             async with watched.follow(other.id, account_id=other.account_id) as joining:
-                with pytest.raises(ConnectionRefusedError):
+                with pytest.raises(ServiceUnavailableError):
                     await read(joining)
             await step(queue, row, 3)
             assert (await read(follower)).step == 3

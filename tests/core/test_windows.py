@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import pytest
-
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.models import Account, Generation, Window, WindowAccount, WindowState
@@ -23,10 +21,17 @@ async def opened(*generations: Generation) -> Window:
     return window
 
 
-async def close(generation: Generation, window: Window) -> bool:
+async def close(
+    generation: Generation,
+    window: Window,
+    *,
+    state: GenerationState = GenerationState.SUCCEEDED,
+    error: str | None = None,
+) -> bool:
     async with in_transaction():
-        await Generation.filter(id=generation.id).update(state=GenerationState.SUCCEEDED)
-        return await windows.close_job(window_id=window.id, account_id=generation.account_id, at=now())
+        await Generation.filter(id=generation.id).update(state=state, error=error)
+        closing = await windows.close_job(window_id=window.id, account_id=generation.account_id, at=now())
+    return closing.customer
 
 
 async def test_the_clock_has_one_row_that_is_replaced(database: object) -> None:
@@ -98,16 +103,17 @@ async def test_a_cancellation_at_the_same_moment_is_either_in_the_window_or_befo
     assert await WindowAccount.filter(open_jobs__gt=0).count() == 0
 
 
-async def test_a_window_larger_than_one_statement_is_counted_per_customer(
-    new_account: NewAccount, new_generation: NewGeneration, monkeypatch: pytest.MonkeyPatch
+async def test_a_window_is_counted_per_customer(
+    new_account: NewAccount, new_generation: NewGeneration
 ) -> None:
-    monkeypatch.setattr(windows, "_CHUNK", 4)
     one, other = await new_account(), await new_account()
     waiting = [await new_generation(other if number % 3 else one) for number in range(11)]
-    assert await windows.unassigned([row.id for row in waiting]) == {row.id for row in waiting}
+    ids = [row.id for row in waiting]
+    assert {row.id for row in await windows.waiting(ids)} == await windows.unassigned(ids) == set(ids)
 
     window = await opened(*waiting)
 
+    assert await windows.waiting(ids) == []
     parts = await WindowAccount.filter(window_id=window.id)
     assert {part.account_id: part.open_jobs for part in parts} == {one.id: 4, other.id: 7}
     assert window.jobs == 11
@@ -144,6 +150,41 @@ async def test_a_window_is_finished_when_the_last_job_of_its_last_customer_is(
     finished = await Window.get()
     assert finished.state is WindowState.FINISHED
     assert finished.finished_at is not None
+
+
+async def test_a_finished_window_says_how_its_jobs_ended_and_why_some_failed(
+    new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    ends = [
+        (GenerationState.SUCCEEDED, None),
+        (GenerationState.SUCCEEDED, None),
+        (GenerationState.REJECTED, "Held back."),
+        (GenerationState.CANCELED, None),
+        (GenerationState.FAILED, "Out of paint."),
+        (GenerationState.FAILED, "Too late."),
+        (GenerationState.FAILED, "Out of paint."),
+    ]
+    accounts = [await new_account() for _ in range(2)]
+    generations = [await new_generation(accounts[number % 2]) for number in range(len(ends))]
+    await new_generation(accounts[0], state=GenerationState.FAILED, error="Of no window.")
+    before = now()
+    window = await opened(*generations)
+    await windows.mark_running(window.id, at=now())
+
+    for number, (generation, (state, error)) in enumerate(zip(generations, ends, strict=True)):
+        tally = await windows.tally(window.id)
+        assert sum(tally.states.values()) == len(ends)
+        assert tally.states[GenerationState.QUEUED] == len(ends) - number
+        await close(generation, window, state=state, error=error)
+
+    record = await Window.get()
+    assert (record.jobs, record.customers, record.put_off) == (7, 2, 0)
+    assert (record.succeeded, record.failed, record.rejected, record.canceled) == (2, 3, 1, 1)
+    assert record.failures == {"Out of paint.": 2, "Too late.": 1}
+    assert record.opened_at is not None
+    assert record.released_at is not None
+    assert record.finished_at is not None
+    assert before <= record.opened_at <= record.released_at <= record.finished_at <= record.deadline
 
 
 async def test_a_window_whose_jobs_end_before_all_are_released_is_finished_too(

@@ -80,7 +80,7 @@ def test_add(kernels: ModuleType, dtype: torch.dtype, *, biased: bool) -> None:
 
 @PRECISIONS
 @pytest.mark.parametrize("channels", [16, 40, 320])
-def test_add_layer_norm(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
+def test_layer_norm_of_a_sum_and_alone(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
     first, second = (drawn(2, 6, channels, dtype=dtype, seed=seed) for seed in (1, 2))
     weight, bias = (drawn(channels, dtype=dtype, seed=seed) for seed in (3, 4))
     total, normal = kernels.add_layer_norm(first, second, weight, bias, eps=1e-5)
@@ -88,6 +88,7 @@ def test_add_layer_norm(kernels: ModuleType, dtype: torch.dtype, channels: int) 
     plain = torch.nn.functional.layer_norm(total, (channels,), weight, bias, 1e-5)
     exact = torch.nn.functional.layer_norm(total.double(), (channels,), weight.double(), bias.double(), 1e-5)
     assert_as_good(normal, plain, exact)
+    assert torch.equal(kernels.layer_norm(total, weight, bias, eps=1e-5), normal)
 
 
 @PRECISIONS

@@ -11,7 +11,7 @@ from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.messages import Control, Job, Outcome, Parameters, Progress, Started, decode_result
 from core.queue import Lane, Queue
-from core.queue.topology import NORMAL_RESULTS, PREMIUM_RESULTS, ConsumerSpec
+from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
 from gpu_worker.engine import Engine
 from gpu_worker.engine.model import Model
@@ -143,6 +143,8 @@ async def test_a_broken_job_does_not_take_its_batch_down(
     assert ends[good.id].state is GenerationState.SUCCEEDED
     assert ends[bad.id].state is GenerationState.FAILED
     assert "out of luck" not in (ends[bad.id].reason or "")
+    assert ends[bad.id].cause == "RuntimeError('out of luck')"
+    assert ends[good.id].cause is None
     assert not await queue.holds_job(Lane.PREMIUM, bad.id)
 
 
@@ -152,7 +154,17 @@ async def test_a_job_that_cannot_be_read_ends_in_a_stated_failure(worker: Worker
     [outcome] = await results(queue, PREMIUM_RESULTS, 1)
     assert isinstance(outcome, Outcome)
     assert (outcome.id, outcome.state) == (unreadable, GenerationState.FAILED)
+    assert outcome.cause == "the job's message cannot be read"
     assert not await queue.holds_job(Lane.PREMIUM, unreadable)
+
+
+async def test_a_job_of_nobody_is_thrown_away_and_the_worker_goes_on(worker: Worker, queue: Queue) -> None:
+    await queue._js.publish("jobs.premium.x", b"{}")
+    sent = job()
+    await queue.publish_job(Lane.PREMIUM, sent)
+    reports = await results(queue, PREMIUM_RESULTS, 2)
+    assert {report.id for report in reports} == {sent.id}
+    assert await queue.depth(Lane.PREMIUM) == 0
 
 
 async def test_a_job_that_is_watched_sends_previews_and_one_that_is_not_sends_none(
@@ -193,6 +205,36 @@ async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storag
     stop.set()
     await asyncio.wait_for(running, 30)
     assert await queue.workers() == []
+
+
+async def test_a_worker_names_the_jobs_that_it_holds(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=500)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    async with asyncio.timeout(20):
+        while not any(sent.id in beat.jobs for beat in await queue.workers()):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.1)
+    await queue.publish_control(Control(id=sent.id, action="cancel"))
+
+
+async def test_a_worker_that_is_hurried_hands_its_job_back_before_its_time_is_up(
+    queue: Queue, storage: Storage, engine: Engine
+) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    settings = WorkerSettings(worker_name="w4", worker_slots=2, worker_drain_seconds=600)
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    running = asyncio.create_task(worker.run(stop=stop, hurry=hurry))
+    sent = job(steps=900)
+    heard = asyncio.Event()
+    silence = await queue.subscribe_progress(sent.id, lambda _: heard.set())
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await asyncio.wait_for(heard.wait(), 20)
+    stop.set()
+    assert await asyncio.wait({running}, timeout=1.5) == (set(), {running})
+    hurry.set()
+    await asyncio.wait_for(running, 10)
+    await silence()
+    [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
+    assert again.attempt == 2
 
 
 async def test_a_worker_that_must_leave_hands_its_job_back(

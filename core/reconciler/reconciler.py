@@ -10,9 +10,11 @@ from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState
 from core.queue import Delivery, Lane, Queue, topology
+from core.reconciler.dead_letters import DeadLetters
+from core.reconciler.lost_jobs import LostJobs
 from core.recording import Recorder
 from core.repository import generations
-from core.repository.database import UNAVAILABLE
+from core.settings import ReconcilerSettings
 
 OVERDUE: Final = "The pictures were not finished before the window's deadline. Please ask for them again."
 
@@ -39,16 +41,19 @@ class Advisory(BaseModel):
 class Reconciler:
     """Fails what would stay open for ever, so that customers are told; any number of replicas may run."""
 
-    def __init__(self, *, queue: Queue, recorder: Recorder) -> None:
+    def __init__(self, *, queue: Queue, recorder: Recorder, settings: ReconcilerSettings) -> None:
         self._queue = queue
         self._recorder = recorder
+        self._dead_letters = DeadLetters(queue=queue, recorder=recorder)
+        self._lost_jobs = LostJobs(queue=queue, dead_letters=self._dead_letters, settings=settings)
         self._advisories = queue.consumer(topology.EXHAUSTED)
 
     async def run(self, *, stop: asyncio.Event) -> None:
-        """Look for overdue generations and follow the broker's advisories until ``stop`` is set."""
+        """Look for overdue generations and lost jobs, and follow the broker's advisories, until ``stop``."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_deadlines(stop))
             tasks.create_task(self._follow_advisories(stop))
+            tasks.create_task(self._lost_jobs.run(stop=stop))
 
     async def fail_overdue(self) -> int:
         """Fail open generations whose window's deadline has passed; returns how many that were.
@@ -76,7 +81,7 @@ class Reconciler:
         ):
             try:
                 await self._give_up(advisory)
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("advisory_postponed", error=repr(error))
                 await message.nak(delay=_RETRY_SECONDS)
             else:
@@ -84,26 +89,23 @@ class Reconciler:
 
     async def _give_up(self, advisory: Advisory) -> None:
         if advisory.stream not in (Lane.PREMIUM, Lane.BATCH):
+            # A result that cannot be recorded, a waiting job that cannot be read: what it was about is
+            # found missing, and made again.
             log.error("message_given_up", advisory=advisory.type, deliveries=advisory.deliveries)
             return
-        job = await self._queue.job_at(advisory.stream, advisory.stream_seq)
-        if job is None:
+        lane = Lane(advisory.stream)
+        job_id = await self._queue.job_at(lane, advisory.stream_seq)
+        if job_id is None:
             # Ended and purged meanwhile, or refused by a worker that could not read it.
             log.error("job_gone", advisory=advisory.type, deliveries=advisory.deliveries)
             return
-        failed = await self._recorder.finish(
-            job.id, GenerationState.FAILED, at=now(), error=_exhausted(advisory.deliveries)
-        )
-        await self._queue.purge_job(Lane(advisory.stream), job.id)
-        log.error(
-            "job_exhausted", generation=str(job.id), deliveries=advisory.deliveries, recorded=bool(failed)
-        )
+        await self._dead_letters.exhausted(job_id, lane, deliveries=advisory.deliveries)
 
     async def _watch_deadlines(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 found = await self.fail_overdue()
-            except (ServiceUnavailableError, *UNAVAILABLE) as error:
+            except ServiceUnavailableError as error:
                 log.warning("overdue_postponed", error=repr(error))
                 found = 0
             if found < _OVERDUE_BATCH:
@@ -113,8 +115,3 @@ class Reconciler:
         while not stop.is_set():
             for message in await self._advisories.fetch(_FETCH, wait=1):
                 await self.settle(message)
-
-
-def _exhausted(attempts: int) -> str:
-    tries = "one attempt" if attempts == 1 else f"{attempts} attempts"
-    return f"The pictures could not be made after {tries}. Please ask for them again."

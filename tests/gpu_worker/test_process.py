@@ -1,0 +1,85 @@
+"""``python -m gpu_worker`` as a supervisor sees it: it waits for the broker, drains and hurries."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from core.clock import now
+from core.lifecycle import Delivery, Scheduler, Tier
+from core.messages import Job, Parameters
+from core.queue import Lane, Queue
+from core.queue.topology import PREMIUM_JOBS
+from core.settings import BrokerSettings, StorageSettings
+from tests.link import link_to
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(180)
+async def test_it_waits_for_the_broker_and_told_twice_to_stop_hands_its_job_back_at_once(
+    queue: Queue, broker_settings: BrokerSettings, storage_settings: StorageSettings, tmp_path: Path
+) -> None:
+    assert broker_settings.nats_user
+    assert broker_settings.nats_password
+    port = urlsplit(broker_settings.nats_url).port
+    assert port
+    async with link_to(port) as link:
+        await link.cut()
+        environment = {
+            "DARKROOM_NATS_URL": f"nats://127.0.0.1:{link.port}",
+            "DARKROOM_NATS_USER": broker_settings.nats_user,
+            "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+            "DARKROOM_STORAGE_URL": storage_settings.storage_url,
+            "DARKROOM_WEIGHTS_DIR": str(tmp_path / "weights"),
+            "DARKROOM_MODELS": '["darkroom-demo"]',
+            "DARKROOM_WORKER_DRAIN_SECONDS": "600",
+        }
+        log = tmp_path / "worker.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gpu_worker", cwd=ROOT, env=environment, stdout=output, stderr=output
+            )
+        try:
+            async with asyncio.timeout(90):
+                while "broker_error" not in log.read_text():
+                    assert process.returncode is None, log.read_text()
+                    await asyncio.sleep(0.1)
+            await link.open()
+            sent = a_long_job()
+            await queue.publish_job(Lane.PREMIUM, sent)
+            heard = asyncio.Event()
+            await queue.subscribe_progress(sent.id, lambda _: heard.set())
+            await asyncio.wait_for(heard.wait(), 60)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(process.wait(), 2)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 15) == 0, log.read_text()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
+    assert (Job.decode(again.data).id, again.attempt) == (sent.id, 2)
+    assert await queue.workers() == []
+
+
+def a_long_job() -> Job:
+    parameters = Parameters(
+        prompt="a red house",
+        model="darkroom-demo",
+        width=64,
+        height=64,
+        steps=900,
+        guidance_scale=4.0,
+        seed=1,
+        scheduler=Scheduler.DDIM,
+    )
+    return Job(
+        id=uuid4(), tier=Tier.PREMIUM, delivery=Delivery.EMAIL, parameters=parameters, accepted_at=now()
+    )
