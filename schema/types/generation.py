@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Self, TypeVar
 from uuid import UUID
@@ -228,9 +228,12 @@ def to_cursor(row: models.Generation) -> str:
 def from_cursor(value: str) -> Position | None:
     """The place that a cursor names, or none when it is not one."""
     try:
-        created_at, _, key = base64.urlsafe_b64decode(value).decode().partition("|")
-        return Position(created_at=datetime.fromisoformat(created_at), id=UUID(key))
-    except (binascii.Error, ValueError):
+        text, _, key = base64.urlsafe_b64decode(value).decode().partition("|")
+        created_at = datetime.fromisoformat(text)
+        if created_at.tzinfo is None:
+            return None
+        return Position(created_at=created_at.astimezone(UTC), id=UUID(key))
+    except (binascii.Error, ValueError, OverflowError):
         return None
 
 

@@ -1,6 +1,8 @@
+import base64
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -88,12 +90,18 @@ async def test_an_account_lists_only_its_own(premium: Client, normal: Client) ->
     assert (await normal.data(LIST, first=10))["generations"]["edges"] == []
 
 
+WRONG_MOMENTS = ("2026-01-01T00:00:00", "0001-01-01T00:00:00+23:00", "yesterday")
+"""Of no time zone, before the first year in ours, and none at all."""
+
+
+def cursor(moment: str) -> str:
+    return base64.urlsafe_b64encode(f"{moment}|{UUID(int=7)}".encode()).decode()
+
+
 async def test_a_page_size_or_cursor_that_is_wrong_is_a_clear_error(premium: Client) -> None:
-    for variables, field in (
-        ({"first": 0}, "first"),
-        ({"first": 101}, "first"),
-        ({"first": 1, "after": "x"}, "after"),
-    ):
+    wrong: list[tuple[dict[str, Any], str]] = [({"first": 0}, "first"), ({"first": 101}, "first")]
+    wrong += [({"first": 1, "after": after}, "after") for after in ("x", *map(cursor, WRONG_MOMENTS))]
+    for variables, field in wrong:
         answer = await premium.execute(LIST, **variables)
         assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
         assert field in answer["errors"][0]["message"]
