@@ -6,14 +6,11 @@ each mutation in turns and in random order. It takes about three minutes on two 
 """
 
 import argparse
-import asyncio
 import itertools
 import os
 import random
-import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,13 +20,12 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.arrivals import percentile
+from benchmarks.command import parser, run
 from benchmarks.processes import BenchmarkError
 from benchmarks.report import Figure, Report, at_most, tell
 from benchmarks.service import Service, open_service
-from core import telemetry
 from core.clock import now
 from core.models import Account
-from core.settings import TelemetrySettings
 
 BAR: Final = 1.05
 """How many times as long the slower way may take, as the median over all turns."""
@@ -54,7 +50,6 @@ _LIMITS: Final = {
     for name in ("SIGNIN_ATTEMPTS_PER_MINUTE", "SIGNUP_ATTEMPTS_PER_HOUR", "RESET_REQUESTS_PER_HOUR")
 }
 _WARM_UP: Final = 3
-_INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,28 +75,13 @@ class Mutation:
 
 def main() -> int:
     """Measure; status 1 when a figure misses its bar."""
-    parser = argparse.ArgumentParser(prog="benchmarks.addresses", description=__doc__)
-    parser.add_argument(
-        "--rounds", type=int, default=60, help="requests of each way; resets 10 times as many"
-    )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
+    line = parser("addresses", __doc__)
+    line.add_argument("--rounds", type=int, default=60, help="requests of each way; resets 10 times as many")
+    return run(line, _measure)
+
+
+async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
     os.environ.update(_LIMITS)
-    report = Report()
-    try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            Path(folder).chmod(0o755)
-            asyncio.run(_measure(Path(folder), report, rounds=options.rounds))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    if options.json is not None:
-        report.write(options.json, setting={"cores": len(os.sched_getaffinity(0)), "rounds": options.rounds})
-    return 0 if report.passed else 1
-
-
-async def _measure(folder: Path, report: Report, *, rounds: int) -> None:
     async with open_service(folder) as service, httpx.AsyncClient(timeout=60) as client:
         ask = _Asker(client, service)
         for email in (_KNOWN, _UNVERIFIED):
@@ -110,7 +90,7 @@ async def _measure(folder: Path, report: Report, *, rounds: int) -> None:
         for mutation in _mutations():
             tell(mutation.name)
             began = time.monotonic()
-            seconds = await _times(ask, mutation, rounds=rounds)
+            seconds = await _times(ask, mutation, rounds=options.rounds)
             report.add(mutation.name, list(figures(seconds)), seconds=time.monotonic() - began)
 
 

@@ -11,10 +11,8 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,13 +20,12 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.arrivals import percentile, poisson_arrivals
+from benchmarks.command import parser, run
 from benchmarks.http_load import HttpLoad, request_bytes
 from benchmarks.processes import BenchmarkError, Child, running
 from benchmarks.report import Figure, Report, at_least, at_most, tell
 from benchmarks.service import Customer, Service, open_service
-from core import telemetry
 from core.lifecycle import GenerationState
-from core.settings import TelemetrySettings
 from infra.local.ports import Ports
 from schema.types.node import to_global_id
 
@@ -48,7 +45,6 @@ mutation Generate($input: GenerateInput!) {
 _GENERATION: Final = """
 query Generation($id: ID!) { generation(id: $id) { id state prompt width height createdAt } }
 """
-_INTERRUPTED: Final = 130
 _READY_SECONDS: Final = 20
 # The customers' limits are raised, not lifted: each request is counted as ever.
 _LIMITS: Final = {
@@ -198,26 +194,15 @@ async def _listening(child: Child, port: int) -> None:
             return
 
 
+async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
+    begun = time.monotonic()
+    for name, figures in await measure(folder, QUICK if options.quick else FULL):
+        report.add(name, figures, seconds=time.monotonic() - begun)
+
+
 def main() -> int:
     """Measure; status 1 when a figure misses its bar."""
-    parser = argparse.ArgumentParser(prog="benchmarks.api", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, for a first look")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    # As Ctrl-C does: what was started is ended, and the folder removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
-    report, begun = Report(), time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            Path(folder).chmod(0o755)
-            for name, figures in asyncio.run(measure(Path(folder), QUICK if options.quick else FULL)):
-                report.add(name, figures, seconds=time.monotonic() - begun)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    if options.json is not None:
-        report.write(options.json, setting={"quick": options.quick})
-    return 0 if report.passed else 1
+    return run(parser("api", __doc__, quick="fewer of everything, for a first look"), _measure)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,8 @@ takes them the same time, so this measures the batch tier and not inference. It 
 
 import argparse
 import asyncio
-import os
-import platform
 import random
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +21,10 @@ from uuid import uuid4
 from benchmarks.arrivals import poisson_arrivals
 from benchmarks.backing import Backing, open_backing
 from benchmarks.batch_tier import SHAPES, STEPS, BatchTier, Pace, open_batch_tier, open_workers
+from benchmarks.command import parser, run
 from benchmarks.day_figures import job_figures, letter_figures, memory_figures, window_figures
 from benchmarks.processes import BenchmarkError
 from benchmarks.report import Figure, Report, tell
-from core import telemetry
 from core.clock import now
 from core.lifecycle import OPEN_STATES, Delivery, ImageFormat, Scheduler, Tier
 from core.messages import MAX_SEED
@@ -37,7 +33,6 @@ from core.outbox import JobOutbox
 from core.queue import Queue
 from core.repository import windows
 from core.repository.database import database
-from core.settings import TelemetrySettings
 from infra.local.ports import Ports
 
 _MODEL: Final = "darkroom-demo"
@@ -45,7 +40,6 @@ _BATCHERS: Final = 2
 _READY_SECONDS: Final = 60
 _LAST_SECONDS: Final = 60
 _PAUSE: Final = 0.05
-_INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,10 +230,10 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
     """All of it, in ``folder``, which is empty."""
     ports = Ports(folder / "ports.json")
     async with open_backing(folder, ports) as backing, database(backing.rows):
-        return await _measure(folder, ports, backing, plan)
+        return await _lived_through(folder, ports, backing, plan)
 
 
-async def _measure(folder: Path, ports: Ports, backing: Backing, plan: Plan) -> list[Figure]:
+async def _lived_through(folder: Path, ports: Ports, backing: Backing, plan: Plan) -> list[Figure]:
     queue = await Queue.connect_when_there(backing.broker, name="customers")
     try:
         async with (
@@ -258,32 +252,15 @@ async def _measure(folder: Path, ports: Ports, backing: Backing, plan: Plan) -> 
         await queue.close()
 
 
+async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
+    began = time.monotonic()
+    figures = await measure(folder, QUICK if options.quick else FULL)
+    report.add("day", figures, seconds=time.monotonic() - began)
+
+
 def main() -> int:
     """Measure what the command line says; status 1 when a figure misses its bar."""
-    parser = argparse.ArgumentParser(prog="benchmarks.day", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="an eighth of the day, for a first look")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    # As Ctrl-C does: what was started is ended, and the folder removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
-    setting = {
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-        "quick": options.quick,
-    }
-    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
-    report, began = Report(), time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            figures = asyncio.run(measure(Path(folder), QUICK if options.quick else FULL))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    report.add("day", figures, seconds=time.monotonic() - began)
-    if options.json is not None:
-        report.write(options.json, setting=setting)
-    return 0 if report.passed else 1
+    return run(parser("day", __doc__, quick="an eighth of the day, for a first look"), _measure)
 
 
 if __name__ == "__main__":

@@ -6,27 +6,21 @@ run meanwhile. The exit status is 1 when a figure misses its bar.
 """
 
 import argparse
-import asyncio
 import os
 import platform
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from benchmarks import mixed, premium, shuffle, start, throughput
+from benchmarks.command import parser, run
 from benchmarks.report import Figure, Report, tell
-from core import telemetry
-from core.settings import TelemetrySettings
 
 Part = Callable[[Path, bool], Coroutine[None, None, list[Figure]]]
 """Measures in an empty folder, in full or quickly."""
-
-_INTERRUPTED: Final = 130
 
 
 async def _throughput(folder: Path, quick: bool) -> list[Figure]:
@@ -62,47 +56,27 @@ PARTS: Final[dict[str, Part]] = {
 
 def main() -> int:
     """Measure what the command line says; status 1 when a figure misses its bar."""
-    parser = argparse.ArgumentParser(prog="benchmarks.engine", description=__doc__)
-    parser.add_argument(
-        "--part", nargs="+", choices=PARTS, default=list(PARTS), help="all of them by default"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, for a first look")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    # As Ctrl-C does: what was started is ended, and the folder removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
-    try:
-        report = _run(options.part, quick=options.quick, file=options.json)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return 0 if report.passed else 1
+    line = parser("engine", __doc__, quick="fewer of everything, for a first look")
+    line.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="all of them by default")
+    return run(line, _measure, setting=_setting())
 
 
-def _run(parts: Sequence[str], *, quick: bool, file: Path | None) -> Report:
-    report, setting = Report(), _setting()
-    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
-    for part in parts:
+async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
+    for part in options.part:
         tell(part)
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            figures = asyncio.run(PARTS[part](Path(folder), quick))
-        report.add(part, figures, seconds=time.monotonic() - began)
-        if file is not None:
-            report.write(file, setting={**setting, "quick": quick})
-    return report
+        own_folder = folder / part
+        own_folder.mkdir()
+        report.add(part, await PARTS[part](own_folder, options.quick), seconds=time.monotonic() - began)
 
 
 def _setting() -> dict[str, object]:
     """On what it is measured, with whatever of the worker's settings the shell has changed."""
     changed = {name: value for name, value in os.environ.items() if name.startswith("DARKROOM_")}
     return {
-        "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
-        "python": platform.python_version(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),
-        "load": round(os.getloadavg()[0], 2),
         **changed,
     }
 

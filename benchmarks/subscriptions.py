@@ -8,11 +8,7 @@ Nothing else should run meanwhile. The exit status is 1 when a figure misses its
 import argparse
 import asyncio
 import multiprocessing
-import os
-import platform
-import signal
 import sys
-import tempfile
 import time
 from bisect import bisect_left
 from collections import defaultdict
@@ -26,14 +22,13 @@ from uuid import UUID
 
 from benchmarks import subscribers
 from benchmarks.arrivals import percentile
+from benchmarks.command import parser, run
 from benchmarks.report import Figure, Report, at_least, at_most, tell
 from benchmarks.service import Service, open_service
 from benchmarks.subscribers import Heard, Watching
-from core import telemetry
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.messages import Heartbeat, Progress, Speed
-from core.settings import TelemetrySettings
 from schema.types.node import to_global_id
 
 FAN_OUT_SECONDS: Final = 0.25
@@ -46,7 +41,6 @@ _BEAT_SECONDS: Final = 3
 _CUT_OFF_SECONDS: Final = 30
 _GONE_SECONDS: Final = 30
 _PER_CUSTOMER: Final = 10
-_INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,32 +315,15 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
             beating.cancel()
 
 
+async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
+    began = time.monotonic()
+    figures = await measure(folder, QUICK if options.quick else FULL)
+    report.add("subscriptions", figures, seconds=time.monotonic() - began)
+
+
 def main() -> int:
     """Measure what the command line says; status 1 when a figure misses its bar."""
-    parser = argparse.ArgumentParser(prog="benchmarks.subscriptions", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, for a first look")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    # As Ctrl-C does: what was started is ended, and the folder removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    telemetry.configure(TelemetrySettings(log_level="ERROR", log_format="console"), process="benchmark")
-    setting = {
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-        "quick": options.quick,
-    }
-    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
-    report, began = Report(), time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-benchmark-") as folder:
-            figures = asyncio.run(measure(Path(folder), QUICK if options.quick else FULL))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    report.add("subscriptions", figures, seconds=time.monotonic() - began)
-    if options.json is not None:
-        report.write(options.json, setting=setting)
-    return 0 if report.passed else 1
+    return run(parser("subscriptions", __doc__, quick="fewer of everything, for a first look"), _measure)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from core.lifecycle import Delivery, GenerationState, Tier
 from core.models import Generation
 from core.repository.coalescing import Coalescer
 
-_COLUMNS: Final = (
+ASKED: Final = (
     "idempotency_key",
     "prompt",
     "negative_prompt",
@@ -193,7 +193,7 @@ def _values(request: Request) -> tuple[object, ...]:
         bounds.cost[Tier.PREMIUM],
         bounds.cost[Tier.NORMAL],
         bounds.pictures_key,
-        *(request.columns[name] for name in _COLUMNS),
+        *(request.columns[name] for name in ASKED),
     )
 
 

@@ -11,6 +11,7 @@ from tortoise.queryset import QuerySet
 
 from core.lifecycle import OPEN_STATES, GenerationState
 from core.models import AccountDeletion, Generation, Window
+from core.repository.admission import ASKED
 from core.repository.generations import Position
 
 # Also where it has ended meanwhile: a late attempt may leave pictures behind.
@@ -26,24 +27,7 @@ _BEGIN: Final = """
     RETURNING before.state
 """
 
-_PARAMETERS: Final = (
-    "account_id",
-    "tier",
-    "delivery",
-    "prompt",
-    "negative_prompt",
-    "model",
-    "width",
-    "height",
-    "steps",
-    "guidance_scale",
-    "seed",
-    "count",
-    "scheduler",
-    "format",
-    "request_fingerprint",
-    "request_id",
-)
+_PARAMETERS: Final = ("account_id", "tier", "delivery", *(set(ASKED) - {"idempotency_key"}))
 
 
 async def begin(generation_id: UUID, *, worker: str | None, at: datetime) -> GenerationState | None:
