@@ -1,9 +1,11 @@
 """The plan of one operation."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from operator import length_hint
 from types import CoroutineType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from graphql import (
     DocumentNode,
@@ -48,6 +50,9 @@ from schema.plans.outputs import (
     settle,
 )
 from schema.plans.resolvers import DEFINITION, resolver_of
+
+_AT_A_TIME: Final = 10
+"""Items of a list that are completed before others get their turn on the event loop."""
 
 
 class Outcome(NamedTuple):
@@ -298,21 +303,46 @@ def _list(kind: GraphQLOutputType, complete: Completer) -> Completer:
             raise GraphQLError(f"Expected Iterable, but did not find one for field '{field.parent}.{name}'.")
         data: list[Any] = []
         waiting: list[int] = []
-        try:
-            for place, item in enumerate(value):
-                item_path = Path(path, place, None)
-                try:
-                    completed = complete(item, run, field, item_path)
-                except Exception as error:  # noqa: BLE001 - resolvers may raise anything
-                    run.failed(error, kind, field.nodes, item_path)
-                    completed = None
-                if type(completed) is CoroutineType:
-                    completed = guarded(completed, run, kind, field.nodes, item_path)
-                    waiting.append(place)
-                data.append(completed)
-        except Exception:
-            settle([data[place] for place in waiting])
-            raise
-        return gathered(data, waiting) if waiting else data
+
+        def complete_in_parts() -> Iterator[None]:
+            try:
+                for place, item in enumerate(value):
+                    if place and not place % _AT_A_TIME:
+                        yield
+                    item_path = Path(path, place, None)
+                    try:
+                        completed = complete(item, run, field, item_path)
+                    except Exception as error:  # noqa: BLE001 - resolvers may raise anything
+                        run.failed(error, kind, field.nodes, item_path)
+                        completed = None
+                    if type(completed) is CoroutineType:
+                        completed = guarded(completed, run, kind, field.nodes, item_path)
+                        waiting.append(place)
+                    data.append(completed)
+            except Exception:
+                settle([data[place] for place in waiting])
+                raise
+
+        return _completed(complete_in_parts(), data, waiting, length=length_hint(value))
 
     return complete_list
+
+
+def _completed(parts: Iterator[None], data: list[Any], waiting: Sequence[int], *, length: int) -> Any:  # noqa: ANN401
+    if length > _AT_A_TIME:
+        return _completed_in_turns(parts, data, waiting)
+    for _ in parts:
+        pass
+    return gathered(data, waiting) if waiting else data
+
+
+async def _completed_in_turns(parts: Iterator[None], data: list[Any], waiting: Sequence[int]) -> Any:  # noqa: ANN401
+    """A long list: others get their turn on the event loop between its parts."""
+    try:
+        for _ in parts:
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        for place in waiting:
+            data[place].close()
+        raise
+    return await gathered(data, waiting) if waiting else data

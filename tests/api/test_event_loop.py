@@ -85,7 +85,7 @@ async def test_no_usual_operation_keeps_the_event_loop_for_more_than_10_ms(
     speed = Speed(model="darkroom-demo", megapixel_steps_per_second=1, seconds_per_step=0.1)
     await new_worker(speeds=(speed,))
     account = await Account.get(email="premium@example.org")
-    for number in range(20):
+    for number in range(100):
         made = await new_generation(
             account,
             tier=Tier.PREMIUM,
@@ -106,6 +106,7 @@ async def test_no_usual_operation_keeps_the_event_loop_for_more_than_10_ms(
             "generate": lambda: premium.data(GENERATE, input={"prompt": "a house " * 50}),
             "one generation": lambda: premium.data(ONE, id=generation_id),
             "a page of the usual size": lambda: premium.data(PAGE, first=20),
+            "the largest page": lambda: premium.data(PAGE, first=100),
             "health": lambda: premium.http.get("/health/ready"),
             "a page for people": lambda: premium.http.get("/verify?token=x"),
         }.items()
