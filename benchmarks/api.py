@@ -30,6 +30,8 @@ from infra.local.ports import Ports
 from schema.types.node import to_global_id
 
 CONNECTIONS: Final = 16
+CUSTOMERS: Final = 1000
+"""Who take turns: nobody has thousands of open generations, which are counted for each new one."""
 LOAD: Final = 0.7
 """Share of its own throughput at which a server's latency is measured."""
 
@@ -83,7 +85,7 @@ async def measure(folder: Path, plan: Plan) -> list[tuple[str, list[Figure]]]:
         argv, env = (sys.executable, "-m", "benchmarks.handwritten_api"), {**service.env, "PORT": str(port)}
         async with running(argv, env=env, log=folder / "by_hand.log") as child:
             await _listening(child, port)
-            customers = await service.new_customers(CONNECTIONS * 4)
+            customers = await service.new_customers(CUSTOMERS)
             made = [
                 ("generate", _generate(service, port, customers)),
                 ("generation(id)", await _generation(service, port, customers)),
@@ -127,14 +129,16 @@ def _generate(service: Service, port: int, customers: Sequence[Customer]) -> Pai
     numbers = itertools.count()
     asked: dict[str, object] = {"width": 128, "height": 128, "steps": 20}
 
-    def ours(connection: int) -> bytes:
-        number, customer = next(numbers), customers[connection]
+    def ours(_: int) -> bytes:
+        number = next(numbers)
+        customer = customers[number % len(customers)]
         fields = {**asked, "prompt": f"a red lighthouse, number {number}", "seed": number}
         body: dict[str, object] = {"query": _GENERATE, "variables": {"input": fields}}
         return _posted("/graphql", body, authorization=f"Bearer {customer.token}")
 
-    def by_hand(connection: int) -> bytes:
-        number, customer = next(numbers), customers[connection]
+    def by_hand(_: int) -> bytes:
+        number = next(numbers)
+        customer = customers[number % len(customers)]
         fields = {**asked, "prompt": f"a red lighthouse, number {number}", "seed": number}
         return _posted("/generate", {**fields, "account": str(customer.account.id)})
 
@@ -142,9 +146,7 @@ def _generate(service: Service, port: int, customers: Sequence[Customer]) -> Pai
 
 
 async def _generation(service: Service, port: int, customers: Sequence[Customer]) -> Pair:
-    rows = await service.new_generations(
-        customers, len(customers) * 10, state=GenerationState.SUCCEEDED, steps=20
-    )
+    rows = await service.new_generations(customers, len(customers), state=GenerationState.SUCCEEDED, steps=20)
     chosen = itertools.cycle(rows)
 
     def ours(_: int) -> bytes:
