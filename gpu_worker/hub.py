@@ -25,7 +25,6 @@ from core.errors import WeightsError
 from core.pins import RemoteFile, Revision
 from gpu_worker.layout import INDEX, components
 
-_CHUNK: Final = 1 << 20
 _TIMEOUT_SECONDS: Final = 30.0
 _PROGRESS_SECONDS: Final = 10.0
 _LONGEST_DELAY_SECONDS: Final = 60.0

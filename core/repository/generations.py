@@ -154,11 +154,6 @@ async def changed(known: Sequence[Generation]) -> list[UUID]:
     return [row["id"] for row in found]
 
 
-async def by_idempotency_key(account_id: UUID, key: str) -> Generation | None:
-    """The generation that this account already asked for under this key."""
-    return await Generation.get_or_none(account_id=account_id, idempotency_key=key)
-
-
 async def page(account_id: UUID, *, size: int, after: Position | None) -> list[Generation]:
     """Up to ``size`` generations of an account, newest first, from behind a position."""
     query = Generation.filter(account_id=account_id)
