@@ -1,6 +1,7 @@
 """``python -m batcher``: windows, their results, letters, what a crash left behind, and deletion."""
 
 import asyncio
+import ctypes
 import signal
 import sys
 from datetime import timedelta
@@ -29,6 +30,8 @@ from core.storage import DownloadLinks, Storage
 
 _MEBIBYTE = 1024 * 1024
 _PAUSE = 1.0
+_M_ARENA_MAX = -8
+"""Of glibc's ``mallopt``."""
 
 log = structlog.get_logger("batcher")
 
@@ -39,6 +42,7 @@ def main() -> int:
         settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
         failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
+        _share_memory_among_threads()
         asyncio.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"batcher: {error}\n")
@@ -47,6 +51,13 @@ def main() -> int:
         log.exception("batcher_crashed")
         return 1
     return 0
+
+
+def _share_memory_among_threads() -> None:
+    """Have glibc keep one heap: each thread that encodes letters would hold on to one of its own."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 async def serve(settings: BatcherSettings) -> None:
