@@ -6,14 +6,16 @@ import os
 import platform
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from benchmarks.report import Report
+from benchmarks.report import Figure, Report
 from core import telemetry
 from core.settings import TelemetrySettings
 
+Plan = TypeVar("Plan")
 Measure = Callable[[Path, argparse.Namespace, Report], Coroutine[Any, Any, None]]
 """Measures in an empty folder what the command line says, and reports it."""
 
@@ -27,6 +29,19 @@ def parser(name: str, description: str | None, *, quick: str | None = None) -> a
         made.add_argument("--quick", action="store_true", help=quick)
     made.add_argument("--json", type=Path, help="also write the figures to this file")
     return made
+
+
+def planned(
+    part: str, measure: Callable[[Path, Plan], Awaitable[list[Figure]]], *, full: Plan, quick: Plan
+) -> Measure:
+    """A benchmark of one part, which ``--quick`` gives another plan."""
+
+    async def measured(folder: Path, options: argparse.Namespace, report: Report) -> None:
+        began = time.monotonic()
+        figures = await measure(folder, quick if options.quick else full)
+        report.add(part, figures, seconds=time.monotonic() - began)
+
+    return measured
 
 
 def run(

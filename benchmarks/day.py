@@ -6,7 +6,6 @@ takes them the same time, so this measures the batch tier and not inference. It 
 --quick one. Nothing else should run meanwhile. The exit status is 1 when a figure misses its bar.
 """
 
-import argparse
 import asyncio
 import random
 import sys
@@ -21,10 +20,10 @@ from uuid import uuid4
 from benchmarks.arrivals import poisson_arrivals
 from benchmarks.backing import Backing, open_backing
 from benchmarks.batch_tier import SHAPES, STEPS, BatchTier, Pace, open_batch_tier, open_workers
-from benchmarks.command import parser, run
+from benchmarks.command import parser, planned, run
 from benchmarks.day_figures import job_figures, letter_figures, memory_figures, window_figures
 from benchmarks.processes import BenchmarkError
-from benchmarks.report import Figure, Report, tell
+from benchmarks.report import Figure, tell
 from core.clock import now
 from core.lifecycle import OPEN_STATES, Delivery, ImageFormat, Scheduler, Tier
 from core.messages import MAX_SEED
@@ -252,15 +251,12 @@ async def _lived_through(folder: Path, ports: Ports, backing: Backing, plan: Pla
         await queue.close()
 
 
-async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
-    began = time.monotonic()
-    figures = await measure(folder, QUICK if options.quick else FULL)
-    report.add("day", figures, seconds=time.monotonic() - began)
-
-
 def main() -> int:
     """Measure what the command line says; status 1 when a figure misses its bar."""
-    return run(parser("day", __doc__, quick="an eighth of the day, for a first look"), _measure)
+    return run(
+        parser("day", __doc__, quick="an eighth of the day, for a first look"),
+        planned("day", measure, full=FULL, quick=QUICK),
+    )
 
 
 if __name__ == "__main__":

@@ -53,6 +53,26 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
 
 
+async def started(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, user: str | None = None
+) -> Process:
+    """Start a program in the repository's folder, as ``user`` if given.
+
+    It leads a session of its own, and ends with this process at the latest.
+    """
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), user or ""),
+            *argv,
+            stdin=DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=REPOSITORY,
+            env=dict(env),
+            start_new_session=True,
+        )
+
+
 @contextlib.asynccontextmanager
 async def running(
     argv: Sequence[str],
@@ -67,17 +87,7 @@ async def running(
 
     It is ended in order, or killed after ``stop_seconds``.
     """
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), user or ""),
-            *argv,
-            stdin=DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=REPOSITORY,
-            env=dict(env),
-            start_new_session=True,
-        )
+    process = await started(argv, env=env, log=log, user=user)
     try:
         yield Child(process, log)
     finally:

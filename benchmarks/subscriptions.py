@@ -5,7 +5,6 @@ removed afterwards; the customers are another process. It takes two to three min
 Nothing else should run meanwhile. The exit status is 1 when a figure misses its bar.
 """
 
-import argparse
 import asyncio
 import multiprocessing
 import sys
@@ -22,8 +21,8 @@ from uuid import UUID
 
 from benchmarks import subscribers
 from benchmarks.arrivals import percentile
-from benchmarks.command import parser, run
-from benchmarks.report import Figure, Report, at_least, at_most, tell
+from benchmarks.command import parser, planned, run
+from benchmarks.report import Figure, at_least, at_most, tell
 from benchmarks.service import Service, open_service
 from benchmarks.subscribers import Heard, Watching
 from core.clock import now
@@ -315,15 +314,12 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
             beating.cancel()
 
 
-async def _measure(folder: Path, options: argparse.Namespace, report: Report) -> None:
-    began = time.monotonic()
-    figures = await measure(folder, QUICK if options.quick else FULL)
-    report.add("subscriptions", figures, seconds=time.monotonic() - began)
-
-
 def main() -> int:
     """Measure what the command line says; status 1 when a figure misses its bar."""
-    return run(parser("subscriptions", __doc__, quick="fewer of everything, for a first look"), _measure)
+    return run(
+        parser("subscriptions", __doc__, quick="fewer of everything, for a first look"),
+        planned("subscriptions", measure, full=FULL, quick=QUICK),
+    )
 
 
 if __name__ == "__main__":

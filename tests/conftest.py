@@ -227,6 +227,18 @@ def broker_settings(nats_server: Server) -> BrokerSettings:
 
 
 @pytest.fixture
+def broker_environment(broker_settings: BrokerSettings) -> dict[str, str]:
+    """How a process is told of the broker."""
+    assert broker_settings.nats_user
+    assert broker_settings.nats_password
+    return {
+        "DARKROOM_NATS_URL": broker_settings.nats_url,
+        "DARKROOM_NATS_USER": broker_settings.nats_user,
+        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+    }
+
+
+@pytest.fixture
 async def queue(broker_settings: BrokerSettings) -> AsyncIterator[Queue]:
     """A connection to the test's broker account, with every stream declared."""
     connected = await Queue.connect(broker_settings, name="tests")

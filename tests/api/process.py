@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.settings import BrokerSettings, DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
+from core.settings import DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -21,19 +21,15 @@ SLOW_ROUNDS = 13
 @pytest.fixture
 def environment(
     database_settings: DatabaseSettings,
-    broker_settings: BrokerSettings,
+    broker_environment: dict[str, str],
     storage_settings: StorageSettings,
     link_settings: LinkSettings,
     token_settings: TokenSettings,
 ) -> dict[str, str]:
     """The least that the api needs."""
-    assert broker_settings.nats_user
-    assert broker_settings.nats_password
     return {
         "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
-        "DARKROOM_NATS_URL": broker_settings.nats_url,
-        "DARKROOM_NATS_USER": broker_settings.nats_user,
-        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+        **broker_environment,
         "DARKROOM_STORAGE_URL": storage_settings.storage_url,
         "DARKROOM_DOWNLOAD_SECRET": link_settings.download_secret.get_secret_value(),
         "DARKROOM_JWT_SECRET": token_settings.jwt_secret.get_secret_value(),

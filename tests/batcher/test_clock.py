@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from core.queue import Lane, Queue, topology
 from core.repository import windows
 from core.settings import BrokerSettings, WindowSettings
 from infra.local import nats
+from tests.batcher.releasing import running
 from tests.conftest import free_port, wait_for_port
 
 NewAccount = Callable[..., Awaitable[Account]]
@@ -64,18 +64,6 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-
-@asynccontextmanager
-async def running(*releasers: Releaser) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    tasks = [asyncio.create_task(releaser.run(stop=stop)) for releaser in releasers]
-    try:
-        yield
-    finally:
-        # Never cancelled: a fetch that is cancelled may swallow it, and go on for ever.
-        stop.set()
-        await asyncio.gather(*tasks)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from core.models import Account, Letter, LetterKind, LetterState
 from core.outbox import write_letter
 from core.repository import windows
 from core.repository.database import migrate
-from core.settings import BrokerSettings, DatabaseSettings, MailSettings, StorageSettings
+from core.settings import DatabaseSettings, MailSettings, StorageSettings
 from tests.link import link_to
 
 ROOT = Path(__file__).parents[2]
@@ -43,18 +43,14 @@ class Running:
 @pytest.fixture
 def environment(
     database_settings: DatabaseSettings,
-    broker_settings: BrokerSettings,
+    broker_environment: dict[str, str],
     storage_settings: StorageSettings,
     mail_settings: MailSettings,
 ) -> dict[str, str]:
     """What a batcher is told, by its variables."""
-    assert broker_settings.nats_user
-    assert broker_settings.nats_password
     return {
         "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
-        "DARKROOM_NATS_URL": broker_settings.nats_url,
-        "DARKROOM_NATS_USER": broker_settings.nats_user,
-        "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
+        **broker_environment,
         "DARKROOM_STORAGE_URL": storage_settings.storage_url,
         "DARKROOM_SMTP_HOST": mail_settings.smtp_host,
         "DARKROOM_SMTP_PORT": str(mail_settings.smtp_port),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from core.outbox import JobOutbox
 from core.queue import Delivery, Lane, Queue, topology
 from core.repository import windows
 from core.settings import BrokerSettings, WindowSettings
+from tests.batcher.releasing import running
 
 NewAccount = Callable[..., Awaitable[Account]]
 NewGeneration = Callable[..., Awaitable[Generation]]
@@ -81,18 +81,6 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the database has no event
             await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def running(*releasers: Releaser) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    tasks = [asyncio.create_task(releaser.run(stop=stop)) for releaser in releasers]
-    try:
-        yield
-    finally:
-        # Never cancelled: a fetch that is cancelled may swallow it, and go on for ever.
-        stop.set()
-        await asyncio.gather(*tasks)
 
 
 async def until_settled(queue: Queue, *, left: int = 0) -> None:

@@ -5,14 +5,14 @@ import json
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from infra.local import launch
+from benchmarks.processes import started
 from infra.local.command import Command
 from infra.local.probes import Probe
 
@@ -141,17 +141,7 @@ def program(command: Command) -> Spawn:
     """Lives of a program, which end with this process."""
 
     async def spawn(env: Mapping[str, str], log: Path) -> Life:
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), command.user or ""),
-                *command.argv,
-                stdin=DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=REPOSITORY,
-                env=dict(env),
-                start_new_session=True,
-            )
+        process = await started(command.argv, env=env, log=log, user=command.user)
         return process.pid, process.wait()
 
     return spawn

@@ -14,7 +14,7 @@ from core.lifecycle import Delivery, Scheduler, Tier
 from core.messages import Job, Parameters
 from core.queue import Lane, Queue
 from core.queue.topology import PREMIUM_JOBS
-from core.settings import BrokerSettings, StorageSettings
+from core.settings import StorageSettings
 from tests.link import link_to
 
 ROOT = Path(__file__).parents[2]
@@ -22,18 +22,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(180)
 async def test_it_waits_for_the_broker_and_told_twice_to_stop_hands_its_job_back_at_once(
-    queue: Queue, broker_settings: BrokerSettings, storage_settings: StorageSettings, tmp_path: Path
+    queue: Queue, broker_environment: dict[str, str], storage_settings: StorageSettings, tmp_path: Path
 ) -> None:
-    assert broker_settings.nats_user
-    assert broker_settings.nats_password
-    port = urlsplit(broker_settings.nats_url).port
+    port = urlsplit(broker_environment["DARKROOM_NATS_URL"]).port
     assert port
     async with link_to(port) as link:
         await link.cut()
         environment = {
+            **broker_environment,
             "DARKROOM_NATS_URL": f"nats://127.0.0.1:{link.port}",
-            "DARKROOM_NATS_USER": broker_settings.nats_user,
-            "DARKROOM_NATS_PASSWORD": broker_settings.nats_password.get_secret_value(),
             "DARKROOM_STORAGE_URL": storage_settings.storage_url,
             "DARKROOM_WEIGHTS_DIR": str(tmp_path / "weights"),
             "DARKROOM_MODELS": '["darkroom-demo"]',
