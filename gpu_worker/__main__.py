@@ -35,7 +35,7 @@ async def work(settings: GpuWorkerSettings) -> None:
     telemetry.serve_metrics(settings.telemetry)
     # Read when the first kernel is built. A restart, or another worker that shares the folder, finds it.
     os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker.worker_kernel_dir))
-    placement = best_placement(settings.worker.worker_precision)
+    placement = best_placement(settings.worker.worker_precision, fp8=settings.worker.worker_fp8)
     policy = Policy(
         capacity=settings.worker.worker_slots,
         fill=settings.worker.worker_premium_fill,

@@ -41,6 +41,7 @@ class Assignment:
         job: what to make.
         delivery: its message, not settled yet.
         watched: the jobs that somebody wants previews of.
+        freed: called on the event loop whenever a picture has left its slot for the decoder.
         clock: seconds, never falling.
     """
 
@@ -50,6 +51,7 @@ class Assignment:
         delivery: Delivery,
         *,
         watched: Container[UUID] = (),
+        freed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.job = job
@@ -61,6 +63,7 @@ class Assignment:
         self._ended = asyncio.Event()
         self._told = 0
         self._watched = watched
+        self._freed = freed
         self._clock = clock
         self._preview: Image.Image | None = None
         self._next_preview_at = clock()
@@ -98,8 +101,16 @@ class Assignment:
 
     @property
     def under_way(self) -> int:
-        """How many slots it takes in the engine."""
+        """How many of its pictures the engine has."""
         return 0 if self._ended.is_set() else self.pictures
+
+    @property
+    def in_slots(self) -> int:
+        """How many of those have steps to do; the others are being decoded."""
+        if self._ended.is_set():
+            return 0
+        steps = self.job.parameters.steps
+        return sum(step < steps and index not in self._made for index, step in enumerate(self._steps))
 
     async def made(self) -> Sequence[Image.Image | Exception]:
         """Its pictures in order, each an RGB picture or why there is none, once all have ended."""
@@ -116,6 +127,8 @@ class Assignment:
         if not any(self._steps):
             FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
+        if step == picture.steps:
+            self._loop.call_soon_threadsafe(self._freed)
 
     def wants_preview(self, picture: Picture) -> bool:
         """Whether a preview of ``picture`` would be told: so that none is drawn for nothing. For any thread.

@@ -31,7 +31,8 @@ class WorkerSettings(SettingsGroup):
     without it the batch tier gets one to itself. ``worker_models`` names the catalogue's entries that it
     offers, all of them when empty, and ``worker_model_memory`` is how many bytes of the device those may take
     that are loaded at a time, without limit when 0. ``worker_precision`` is that of the weights, by default
-    what suits the device. ``worker_fusion`` has models run on CUDA through our own kernels and CUDA graphs,
+    what suits the device; with ``worker_fp8`` the large products of fused models have eight bits, which is
+    faster and rounds more. ``worker_fusion`` has models run on CUDA through our own kernels and CUDA graphs,
     which are recorded for batches of as many rows as ``worker_buckets`` says (a guided picture has two; by
     default one row, and every size that guided pictures have), and ``worker_kernel_dir`` keeps the kernels.
     ``worker_drain_seconds`` is how long the pictures under way may still take once it is told to stop.
@@ -45,6 +46,7 @@ class WorkerSettings(SettingsGroup):
     worker_models: tuple[str, ...] = ()
     worker_model_memory: ByteSize = Field(default=ByteSize(0), ge=0)
     worker_precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    worker_fp8: bool = False
     worker_fusion: bool = True
     worker_buckets: tuple[Annotated[int, Field(ge=1)], ...] = ()
     worker_kernel_dir: Path = Path.home() / ".cache" / "darkroom" / "kernels"

@@ -106,15 +106,9 @@ class Worker:
         await loop.run_in_executor(self._engine.thread, self._engine.serve, closing)
 
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
-        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room.
-
-        Of the batch tier some more are held, which are ready when others end. Not of premium: another worker
-        may have a slot for them at once.
-        """
-        slots = self._settings.worker_slots
-        held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
+        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
         while not self._stopping:
-            room = held - self._under_way(tier)
+            room = self._room(tier)
             if room <= 0:
                 self._left.clear()
                 await self._left.wait()
@@ -129,7 +123,7 @@ class Worker:
             log.exception("job_unreadable", subject=delivery.subject)
             await self._refuse(delivery)
             return
-        one = Assignment(job, delivery, watched=self._watched)
+        one = Assignment(job, delivery, watched=self._watched, freed=self._left.set)
         task = asyncio.create_task(self._carry_out(one))
         self._held[task] = one
         task.add_done_callback(self._forget)
@@ -269,8 +263,19 @@ class Worker:
                 self._engine.cancel(one.id)
                 one.cancel()
 
-    def _under_way(self, tier: Tier) -> int:
-        return sum(one.under_way for one in self._held.values() if one.job.tier is tier)
+    def _room(self, tier: Tier) -> int:
+        """How many more pictures of ``tier`` to take.
+
+        Of the batch tier some more are held than have slots, which are ready when others end. Not of premium:
+        another worker may have a slot for them at once. Pictures that are being decoded have left theirs, but
+        where decoding is what takes the time they must not pile up here.
+        """
+        slots = self._settings.worker_slots
+        own = [one for one in self._held.values() if one.job.tier is tier]
+        in_slots = sum(one.in_slots for one in own)
+        decoding = sum(one.under_way for one in own) - in_slots
+        held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
+        return held - in_slots - max(0, decoding - slots)
 
     async def _tell_steps(self) -> None:
         while True:
