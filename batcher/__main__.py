@@ -30,8 +30,11 @@ from core.storage import DownloadLinks, Storage
 
 _MEBIBYTE = 1024 * 1024
 _PAUSE = 1.0
-_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 """Of glibc's ``mallopt``."""
+
+_LARGE = 128 * 1024
+"""Bytes from which an allocation goes back to the system as soon as it is freed."""
 
 log = structlog.get_logger("batcher")
 
@@ -42,7 +45,7 @@ def main() -> int:
         settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
         failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
-        _share_memory_among_threads()
+        _give_memory_back()
         asyncio.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"batcher: {error}\n")
@@ -53,11 +56,16 @@ def main() -> int:
     return 0
 
 
-def _share_memory_among_threads() -> None:
-    """Have glibc keep one heap: each thread that encodes letters would hold on to one of its own."""
+def _give_memory_back() -> None:
+    """Have glibc keep little of what letters took.
+
+    Each thread that encodes one would hold on to a heap of its own; and having seen a few large attachments
+    freed, glibc would take all later ones from the heap, which then has holes and no end to cut off.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 async def serve(settings: BatcherSettings) -> None:
