@@ -80,7 +80,7 @@ async def serve(settings: BatcherSettings) -> None:
     def missing() -> list[str]:
         if not begun.is_set():
             return ["database, schema or broker: not there yet"]
-        return [] if queue.healthy else ["broker: not connected"]
+        return [] if queue.connected else ["broker: not connected"]
 
     Vitals(missing=missing).serve(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
