@@ -17,6 +17,8 @@ from gpu_worker.settings import GpuWorkerSettings
 from infra.local import nats
 from tests.conftest import free_port, run_server
 
+pytestmark = pytest.mark.infra
+
 FOLDER = Path(__file__).resolve().parents[2] / "infra" / "docker"
 FILES = ("compose.yaml", "compose.gpu.yaml")
 SETTINGS: dict[str, type[ProcessSettings]] = {

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from core.queue import Queue
 from core.settings import DatabaseSettings, MailSettings, StorageSettings
 from tests.conftest import free_port
 from tests.infra.image_build import ImageBuild, Stage
+
+pytestmark = pytest.mark.infra
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
@@ -152,6 +155,22 @@ def test_an_image_runs_as_nobody_and_says_what_it_is(process: str, quick_build: 
         == tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     )
     assert stage.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    checked = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert (checked.stdout, checked.returncode) == ("", 0)
+
+
+def test_every_package_of_the_product_is_in_the_images(quick_build: ImageBuild) -> None:
+    built = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = set(built["targets"]["wheel"]["packages"])
+    [steps] = [steps for name, _, steps in quick_build.instructions if name == "code"]
+    copied = {arguments.split()[-1].strip("/") for instruction, arguments in steps if instruction == "COPY"}
+    assert copied == packages
+    made = quick_build.build("dependencies")
+    assert packages == {path.name for path in made.path(".").iterdir() if path.is_dir()}
 
 
 def test_images_are_named_by_a_tag_that_does_not_wander(quick_build: ImageBuild) -> None:
