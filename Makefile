@@ -15,7 +15,7 @@ MODULES := api batcher core gpu_worker infra schema
 	clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 # The recipe is one program, so that make hands its own SIGTERM straight to it.
 up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it

@@ -92,7 +92,7 @@ async def becomes_healthy(stage: Stage, environment: Mapping[str, str], folder: 
     ports = {port: str(free_port()) for port in ("8000", "9000")}
     python = shutil.which("python", path=stage.variables["PATH"])
     assert python is not None
-    assert stage.entrypoint[0] == stage.healthcheck[0] == "python"
+    assert stage.entrypoint[:3] == ["tini", "--", stage.healthcheck[0]] == ["tini", "--", "python"]
     check = [python, *(stage.here(ports.get(word, word)) for word in stage.healthcheck[1:])]
     before, log, empty = files_of(stage), folder / "log", folder / "empty"
     empty.mkdir()
@@ -100,7 +100,7 @@ async def becomes_healthy(stage: Stage, environment: Mapping[str, str], folder: 
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             python,
-            *stage.entrypoint[1:],
+            *stage.entrypoint[3:],
             cwd=empty,
             env={**stage.variables, **environment, **told},
             stdout=output,
@@ -200,5 +200,5 @@ def test_nothing_but_the_product_reaches_a_build(file: str, ignored: bool, quick
 
 
 def test_a_health_check_fails_while_nobody_answers() -> None:
-    check = [sys.executable, REPOSITORY / "infra/docker/healthcheck.py", str(free_port()), "/health/live"]
+    check = [sys.executable, f"{REPOSITORY}/infra/docker/healthcheck.py", str(free_port()), "/health/live"]
     assert subprocess.run(check, check=False, capture_output=True).returncode == 1
