@@ -108,7 +108,8 @@ def test_each_process_is_told_what_it_needs_and_no_variable_that_it_does_not_rea
         with monkeypatch.context() as environment:
             for variable, value in variables.items():
                 secret = "{}" if variable == "DARKROOM_STORAGE_OPTIONS" else "s" * 40
-                environment.setenv(variable, secret if value is None else value)
+                here = __file__ if variable.endswith("_CA_FILE") else value
+                environment.setenv(variable, secret if here is None else here)
             settings = SETTINGS[process].from_environment()
         groups = [type(getattr(settings, field)) for field in type(settings).__dataclass_fields__]
         known = {f"DARKROOM_{field.upper()}" for group in groups for field in group.model_fields}
@@ -217,7 +218,7 @@ def test_who_is_scaled_has_no_number_of_replicas_of_its_own(overlay: str) -> Non
 @pytest.mark.parametrize("overlay", CLOUD)
 def test_secrets_are_named_and_never_written(overlay: str) -> None:
     assert not list(of_kind(overlay, "Secret"))
-    made_here = {"postgres-app"} | {
+    made_here = {"postgres-app", "postgres-ca"} | {
         one["spec"]["secretName"] for one in of_kind(overlay, "Certificate") if "secretName" in one["spec"]
     }
     text = (REPOSITORY / "docs" / "kubernetes.md").read_text()
@@ -262,6 +263,11 @@ def test_whatever_a_pod_mounts_or_reads_is_there(overlay: str) -> None:
             assert {one["configMap"]["name"] for one in sources if "configMap" in one} <= maps, name
             if "persistentVolumeClaim" in volume:
                 assert volume["persistentVolumeClaim"]["claimName"] in claims, name
+        for container in containers(pod):
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            for variable, value in told(overlay, container).items():
+                if variable.endswith("_CA_FILE"):
+                    assert str(Path(str(value)).parent) in mounted, name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
