@@ -163,6 +163,7 @@ def test_every_image_of_the_repository_is_found() -> None:
         "python",
         "node",
         "nats",
+        "natsio/nats-server-config-reloader",
         "postgres",
         "axllent/mailpit",
         "versity/versitygw",
