@@ -11,10 +11,11 @@ MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults audit lint format typecheck migrate migrations pin explorer schema coverage clean
+.PHONY: help up test faults audit lint lint-infra images format typecheck migrate migrations pin explorer schema coverage \
+	clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 # The recipe is one program, so that make hands its own SIGTERM straight to it.
 up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it
@@ -34,6 +35,12 @@ lint: .venv/.dev ## Check style, formatting and the imports' directions
 	@$(BIN)/ruff format --check --quiet || { echo 'make format would change files'; exit 1; }
 	@found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 
+lint-infra: .venv/.dev $(EXPLORER) ## Check images, Compose files, manifests and flows; make test does so too
+	@$(BIN)/pytest --quiet -m 'infra and not images' tests/infra
+
+images: .venv/.dev $(EXPLORER) ## Install what each image is made of from nothing, and start it
+	@$(BIN)/pytest --quiet -m images tests/infra
+
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
@@ -47,8 +54,8 @@ migrate: .venv/.local ## Bring the schema of DARKROOM_DATABASE_URL up to date
 migrations: .venv/.local ## Write a migration for what changed in core/models.py
 	@$(BIN)/tortoise makemigrations
 
-pin: .venv/.local ## Pin the catalogue's hub models to their present commits
-	@$(BIN)/python -m gpu_worker.pin
+pin: .venv/.local ## Pin hub models to their present commits, and images to their digests
+	@status=0; for what in gpu_worker infra; do $(BIN)/python -m $$what.pin || status=1; done; exit $$status
 
 explorer: $(EXPLORER) ## Build GraphiQL
 

@@ -27,6 +27,7 @@ from core.reconciler import Reconciler
 from core.recording import Recorder
 from core.repository.database import database, schema_there
 from core.storage import DownloadLinks, Storage
+from core.vitals import Vitals
 
 _MEBIBYTE = 1024 * 1024
 _PAUSE = 1.0
@@ -82,10 +83,15 @@ async def serve(settings: BatcherSettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
-    telemetry.serve_metrics(settings.telemetry)
+    queue, begun = Queue(settings.broker, name="batcher"), asyncio.Event()
+
+    def missing() -> list[str]:
+        if not begun.is_set():
+            return ["database, schema or broker: not there yet"]
+        return [] if queue.connected else ["broker: not connected"]
+
+    Vitals(missing=missing).serve(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
-        queue = Queue(settings.broker, name="batcher")
-        begun = asyncio.Event()
         working = asyncio.create_task(_work_when_there(settings, queue, begun, stop))
         try:
             await _ended(working, settings.process.batcher_drain_seconds, begun, stop, hurry)

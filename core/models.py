@@ -463,6 +463,8 @@ def database_config(settings: DatabaseSettings, *, patience: float | None = None
         "maxsize": settings.database_pool_size,
         "patience": patience,
     }
+    if (tls := settings.tls) is not None:
+        connection["credentials"]["ssl"] = tls
     return {
         "connections": {"default": connection},
         "apps": {"darkroom": {"models": ["core.models"], "migrations": "core.migrations"}},

@@ -7,9 +7,19 @@ api without one for the mail server.
 from dataclasses import dataclass, fields
 from email.utils import parseaddr
 from pathlib import Path
+from ssl import SSLContext, create_default_context
 from typing import Annotated, Final, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
@@ -29,12 +39,19 @@ class SettingsGroup(BaseSettings):
 class DatabaseSettings(SettingsGroup):
     """PostgreSQL.
 
+    With ``database_ca_file`` (PEM) the server has to show a certificate of that authority, for its name.
     Connecting, waiting for a connection, and a statement may take ``database_timeout_seconds`` each.
     """
 
     database_url: SecretStr
+    database_ca_file: FilePath | None = None
     database_pool_size: int = Field(default=10, ge=1)
     database_timeout_seconds: float = Field(default=4, gt=0)
+
+    @property
+    def tls(self) -> SSLContext | None:
+        """What a connection verifies; none where nothing is, and TLS is used if the server offers it."""
+        return create_default_context(cafile=self.database_ca_file) if self.database_ca_file else None
 
 
 class BrokerSettings(SettingsGroup):

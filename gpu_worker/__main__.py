@@ -10,6 +10,7 @@ from core.catalogue import offered_models
 from core.errors import DarkroomError
 from core.queue import Queue
 from core.storage import Storage
+from core.vitals import Vitals
 from gpu_worker.engine import Engine, Policy
 from gpu_worker.pipeline import best_placement
 from gpu_worker.settings import GpuWorkerSettings
@@ -32,7 +33,14 @@ def main() -> int:
 
 async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
-    telemetry.serve_metrics(settings.telemetry)
+    queue, warm = Queue(settings.broker, name=settings.worker.worker_name), asyncio.Event()
+
+    def missing() -> list[str]:
+        if not warm.is_set():
+            return ["models: not loaded yet"]
+        return [] if queue.healthy else ["broker: not connected"]
+
+    Vitals(missing=missing).serve(settings.telemetry)
     # Read when the first kernel is built. A restart, or another worker that shares the folder, finds it.
     os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker.worker_kernel_dir))
     placement = best_placement(settings.worker.worker_precision, fp8=settings.worker.worker_fp8)
@@ -48,7 +56,25 @@ async def work(settings: GpuWorkerSettings) -> None:
         buckets=settings.worker.buckets if settings.worker.worker_fusion else (),
     )
     await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
-    queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
+    warm.set()
+    try:
+        await queue.open()
+        stop, hurry = _signalled()
+        worker = Worker(
+            settings=settings.worker,
+            queue=queue,
+            storage=Storage.open(settings.storage),
+            engine=engine,
+            device=placement.name,
+        )
+        async with telemetry.event_loop_measured():
+            await worker.run(stop=stop, hurry=hurry)
+    finally:
+        await queue.close()
+
+
+def _signalled() -> tuple[asyncio.Event, asyncio.Event]:
+    """What the first SIGTERM or SIGINT from now on sets, and what another one sets."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def leave() -> None:
@@ -56,18 +82,7 @@ async def work(settings: GpuWorkerSettings) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, leave)
-    worker = Worker(
-        settings=settings.worker,
-        queue=queue,
-        storage=Storage.open(settings.storage),
-        engine=engine,
-        device=placement.name,
-    )
-    try:
-        async with telemetry.event_loop_measured():
-            await worker.run(stop=stop, hurry=hurry)
-    finally:
-        await queue.close()
+    return stop, hurry
 
 
 def _warm_up(engine: Engine, settings: GpuWorkerSettings) -> None:

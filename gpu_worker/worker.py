@@ -33,6 +33,7 @@ from gpu_worker.reports import APOLOGY, Reports
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.watching import Watched
 
+_JOBS: Final = {Tier.PREMIUM: PREMIUM_JOBS, Tier.NORMAL: BATCH_JOBS}
 _PROGRESS_SECONDS: Final = 0.25
 _HEARTBEAT_SECONDS: Final = 3.0
 _FETCH_SECONDS: Final = 1.0
@@ -75,8 +76,8 @@ class Worker:
         closing = threading.Event()
         engine = asyncio.create_task(self._serve(closing))
         pulls = [
-            asyncio.create_task(self._pull(self._queue.consumer(PREMIUM_JOBS), Tier.PREMIUM)),
-            asyncio.create_task(self._pull(self._queue.consumer(BATCH_JOBS), Tier.NORMAL)),
+            asyncio.create_task(self._pull(self._queue.consumer(_JOBS[tier]), tier))
+            for tier in self._settings.worker_tiers
         ]
         signs = [asyncio.create_task(sign()) for sign in (self._beat, self._stay_alive, self._tell_steps)]
         told = asyncio.create_task(stop.wait())
@@ -316,6 +317,7 @@ class Worker:
             busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
             images_per_second=round(self._engine.images_per_second, 3),
             speeds=tuple(self._engine.speeds),
+            tiers=self._settings.worker_tiers,
             jobs=tuple(one.id for one in self._held.values()),
             started_at=self._started_at,
             beat_at=now(),

@@ -151,6 +151,11 @@ class Queue:
             await self._client.close()
 
     @property
+    def connected(self) -> bool:
+        """Whether the connection stands."""
+        return self._client.is_connected
+
+    @property
     def healthy(self) -> bool:
         """Whether the connection stands and every consumer in use answers."""
         return self._client.is_connected and all(consumer.healthy for consumer in self._consumers)

@@ -79,7 +79,9 @@ async def migrate(settings: DatabaseSettings) -> None:
     """
     with translated():
         guard = await asyncpg.connect(
-            settings.database_url.get_secret_value(), timeout=settings.database_timeout_seconds
+            settings.database_url.get_secret_value(),
+            timeout=settings.database_timeout_seconds,
+            ssl=settings.tls,
         )
     try:
         await guard.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)

@@ -89,6 +89,7 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
         expected[f"DARKROOM_{name}"] = "[]"
     expected["DARKROOM_WORKER_FP8"] = "false"
     expected["DARKROOM_WORKER_FUSION"] = "true"
+    expected["DARKROOM_WORKER_TIERS"] = '["PREMIUM", "NORMAL"]'
     assert documented == expected
 
 
