@@ -12,7 +12,7 @@ from api.server import ApiServer, server_config
 from api.settings import ApiSettings
 from core import failpoints, telemetry
 from core.errors import ConfigurationError, DarkroomError
-from core.queue import Queue
+from core.queue import Queue, Role
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database, schema_there
 
@@ -42,7 +42,7 @@ async def serve(settings: ApiSettings) -> None:
         ConfigurationError: the broker has a stream with other settings.
     """
     telemetry.serve_metrics(settings.telemetry)
-    queue = Queue(settings.broker, name="api")
+    queue = Queue(settings.broker, name="api", role=Role.API)
     async with telemetry.event_loop_measured(), database(settings.database):
         parts, begun, stop = build_parts(settings, queue=queue), asyncio.Event(), asyncio.Event()
         app = build_app(settings, parts)

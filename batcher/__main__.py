@@ -22,7 +22,7 @@ from core.accounts.reminders import Reminders
 from core.errors import DarkroomError
 from core.mail import Mailer
 from core.outbox import JobOutbox
-from core.queue import Queue, topology
+from core.queue import Queue, Role, topology
 from core.reconciler import Reconciler
 from core.recording import Recorder
 from core.repository.database import database, schema_there
@@ -76,7 +76,7 @@ async def serve(settings: BatcherSettings) -> None:
         loop.add_signal_handler(number, leave)
     telemetry.serve_metrics(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
-        queue = Queue(settings.broker, name="batcher")
+        queue = Queue(settings.broker, name="batcher", role=Role.BATCHER)
         begun = asyncio.Event()
         working = asyncio.create_task(_work_when_there(settings, queue, begun, stop))
         try:

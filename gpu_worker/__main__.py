@@ -8,7 +8,7 @@ import sys
 from core import failpoints, telemetry
 from core.catalogue import offered_models
 from core.errors import DarkroomError
-from core.queue import Queue
+from core.queue import Queue, Role
 from core.storage import Storage
 from gpu_worker.engine import Engine, Policy
 from gpu_worker.pipeline import best_placement
@@ -48,7 +48,9 @@ async def work(settings: GpuWorkerSettings) -> None:
         buckets=settings.worker.buckets if settings.worker.worker_fusion else (),
     )
     await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
-    queue = await Queue.connect_when_there(settings.broker, name=settings.worker.worker_name)
+    queue = await Queue.connect_when_there(
+        settings.broker, name=settings.worker.worker_name, role=Role.GPU_WORKER
+    )
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def leave() -> None:

@@ -97,6 +97,8 @@ class ConsumerSpec:
     def config(self) -> api.ConsumerConfig:
         """The declaration in the client library's words."""
         return api.ConsumerConfig(
+            # With a name the request's subject names consumer and filter, so that permissions can.
+            name=self.name,
             durable_name=self.name,
             filter_subject=self.filter_subject,
             ack_policy=api.AckPolicy.EXPLICIT,

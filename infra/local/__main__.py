@@ -12,12 +12,13 @@ from typing import Final
 from core.errors import DarkroomError
 from core.settings import read
 from infra.local import banner, launch
-from infra.local.credentials import Credentials, write_private
+from infra.local.credentials import Credentials
 from infra.local.home import Home
 from infra.local.ports import Ports
 from infra.local.processes import Stack, declare
 from infra.local.settings import StackSettings
 from infra.local.supervisor import Supervisor
+from infra.private_file import write_private
 
 _START_SECONDS: Final = 120.0
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
