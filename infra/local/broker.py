@@ -12,7 +12,7 @@ from infra.local.ports import Ports
 from infra.local.probes import healthy
 from infra.local.supervisor import Process
 from infra.nats.certificates import Certificate
-from infra.nats.node import Node
+from infra.nats.node import BrokerNode
 from infra.nats.users import write_users
 
 _HOST: Final = "127.0.0.1"
@@ -64,7 +64,7 @@ class Broker:
         folder = self._folder_of(name)
         folder.mkdir(exist_ok=True)
         shutil.copy(self._folder / "users.conf", folder)
-        Node(
+        BrokerNode(
             name=name,
             port=self._ports.of(name),
             monitoring_port=self._ports.of(f"{name} monitoring"),

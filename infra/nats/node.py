@@ -14,7 +14,7 @@ _HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class BrokerNode:
     """A node that listens on the loopback interface.
 
     Attributes:

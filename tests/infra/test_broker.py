@@ -26,7 +26,7 @@ from core.queue import Lane, Queue, Role, topology
 from core.settings import BrokerSettings
 from infra.local import nats
 from infra.nats.certificates import Certificate
-from infra.nats.node import Node
+from infra.nats.node import BrokerNode
 from infra.nats.users import USERS, write_users
 from tests.conftest import free_port, run_server, wait_for_port
 
@@ -40,7 +40,7 @@ class Broker:
     """A node alone, with the production configuration and every stream."""
 
     folder: Path
-    node: Node
+    node: BrokerNode
     process: subprocess.Popen[bytes]
 
     def settings(self, user: str) -> BrokerSettings:
@@ -56,7 +56,7 @@ class Broker:
         self.process.send_signal(signal.SIGHUP)
 
 
-def node(folder: Path, name: str, **more: object) -> Node:
+def node(folder: Path, name: str, **more: object) -> BrokerNode:
     values = {
         "name": name,
         "port": free_port(),
@@ -66,7 +66,7 @@ def node(folder: Path, name: str, **more: object) -> Node:
         "node_certificate": Certificate.make(folder, "nodes"),
         **more,
     }
-    return Node(**values)  # type: ignore[arg-type] # each of its own type
+    return BrokerNode(**values)  # type: ignore[arg-type] # each of its own type
 
 
 @pytest.fixture(scope="module")
@@ -472,9 +472,9 @@ def test_a_node_without_a_certificate_of_the_nodes_is_no_part_of_the_cluster(tmp
             nodes_port=port,
             routes=[other for other in ports.values() if other != port],
         )
-        with (folder / "nats.log").open("wb") as log:
+        with (folder / "nats.log").open("wb") as output:
             argv = nats.command(made[name].write(folder)).argv
-            processes.append(subprocess.Popen(argv, stdout=log, stderr=log))
+            processes.append(subprocess.Popen(argv, stdout=output, stderr=output))
     try:
         for one, process in zip(made.values(), processes, strict=True):
             wait_for_port(one.monitoring_port, process)
@@ -491,7 +491,7 @@ def test_a_node_without_a_certificate_of_the_nodes_is_no_part_of_the_cluster(tmp
             process.wait()
 
 
-def routes(made: Node) -> set[str]:
+def routes(made: BrokerNode) -> set[str]:
     """The other nodes that one knows."""
     page = httpx.get(f"http://127.0.0.1:{made.monitoring_port}/routez").json()
     return {route["remote_name"] for route in page["routes"]}
