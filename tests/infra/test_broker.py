@@ -202,6 +202,7 @@ PUBLISHED = {
         )
     ),
     *(f"$JS.API.DIRECT.GET.{name}" for name in (f"PROGRESS.progress.{JOB}", f"PREMIUM.jobs.premium.{JOB}")),
+    "$JS.API.DIRECT.GET.KV_WORKERS.$KV.WORKERS.w",
     # Requests about consumers, and answers to what they deliver.
     *(
         f"$JS.API.CONSUMER.{verb}.{stream}.{name}"
