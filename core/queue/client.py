@@ -92,7 +92,11 @@ class Queue:
                 await queue._connect(patient=False)
         except (NatsError, OSError) as error:
             reason = queue._client.trouble if isinstance(error, TimeoutError) else repr(error)
+            await queue.close()
             raise ServiceUnavailableError(f"broker {settings.nats_url}: {reason}") from error
+        except ServiceUnavailableError:
+            await queue.close()
+            raise
         return queue
 
     @classmethod

@@ -1,12 +1,15 @@
 """The connection to the broker: encrypted where asked, made again for ever, and what it is refused told."""
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import ParseResult
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
 from core.errors import ConfigurationError, ServiceUnavailableError
@@ -47,7 +50,8 @@ class Connection(Client):
         self._broker = broker
         self._role = role
         self._called = name
-        self._tls = _trusting(broker)
+        if broker.encrypted:
+            self._transport = _Encrypted(_trusting(broker))
         self._turned_away: str | None = None
         self._patient = True
         self._refusal = ""
@@ -78,9 +82,6 @@ class Connection(Client):
             user=self._broker.nats_user,
             password=password.get_secret_value() if password else None,
             inbox_prefix=self._role.inbox.encode(),
-            # Otherwise the library would believe a server that says it needs no encryption.
-            tls=self._tls,
-            tls_handshake_first=self._tls is not None,
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.5,  # type: ignore[arg-type] # seconds, whole or not
             ping_interval=10,
@@ -152,9 +153,31 @@ class Connection(Client):
         await self._process_op_err(error)
 
 
-def _trusting(broker: BrokerSettings) -> ssl.SSLContext | None:
-    if not broker.encrypted:
-        return None
+class _Encrypted(TcpTransport):
+    """TLS from the first byte, so that nobody in between can say that a server needs none.
+
+    The library's own way begins in the clear, believes a server without TLS, and waits for ever where a
+    handshake fails.
+    """
+
+    def __init__(self, trusting: ssl.SSLContext) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # the library's
+        self._trusting = trusting
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
+        """Connect, with the handshake."""
+        opening = asyncio.open_connection(uri.hostname, uri.port, limit=buffer_size, ssl=self._trusting)
+        self._io_reader, self._io_writer = await asyncio.wait_for(opening, connect_timeout)
+
+    async def connect_tls(self, *_: object) -> None:
+        """The library asks for it once the server has spoken: it is done."""
+
+    def __bool__(self) -> bool:
+        # The library makes one of its own in the place of one that is not connected.
+        return True
+
+
+def _trusting(broker: BrokerSettings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=broker.nats_ca_file)
     except OSError as error:  # what is wrong with its contents is one too
