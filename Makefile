@@ -11,7 +11,7 @@ MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults audit lint lint-infra images format typecheck migrate migrations pin explorer schema coverage \
+.PHONY: help up test faults fleet audit lint lint-infra images format typecheck migrate migrations pin explorer schema coverage \
 	clean
 
 help: ## Show the targets
@@ -26,6 +26,10 @@ test: lint typecheck $(EXPLORER) ## Run every check and every test
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
 	@$(BIN)/pytest -n 3 --dist loadfile --quiet -m faults tests/faults
+
+fleet: .venv/.dev ## Run the acceptance tests on a fleet, and processes of the last release beside these
+	@FLEET=1 $(BIN)/pytest --quiet -m acceptance tests/acceptance
+	@$(BIN)/pytest --quiet -m fleet tests
 
 audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit

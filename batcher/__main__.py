@@ -22,7 +22,7 @@ from core.accounts.reminders import Reminders
 from core.errors import DarkroomError
 from core.mail import Mailer
 from core.outbox import JobOutbox
-from core.queue import Queue, topology
+from core.queue import Queue, Role, topology
 from core.reconciler import Reconciler
 from core.recording import Recorder
 from core.repository.database import database, schema_there
@@ -83,7 +83,7 @@ async def serve(settings: BatcherSettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
-    queue, begun = Queue(settings.broker, name="batcher"), asyncio.Event()
+    queue, begun = Queue(settings.broker, name="batcher", role=Role.BATCHER), asyncio.Event()
 
     def missing() -> list[str]:
         if not begun.is_set():

@@ -57,16 +57,42 @@ class DatabaseSettings(SettingsGroup):
 class BrokerSettings(SettingsGroup):
     """NATS with JetStream. ``nats_replicas`` is 1 on one machine and 3 in production.
 
-    ``nats_url`` is one address, or several of a cluster's with commas between. ``nats_ack_wait_seconds`` is
-    how long the broker waits for a sign of life from the worker that holds a job; it waits for other readers
-    in proportion.
+    ``nats_url`` is one address, or several of a cluster's with commas between. Over ``tls://`` nothing is
+    said before the server has shown a certificate of an authority in ``nats_ca_file`` (PEM), or else of one
+    that the system trusts. ``nats_ack_wait_seconds`` is how long the broker waits for a sign of life from the
+    worker that holds a job; it waits for other readers in proportion.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca_file: Path | None = None
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_replicas: int = Field(default=1, ge=1, le=5)
     nats_ack_wait_seconds: float = Field(default=15, ge=1)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of every server that may be asked first."""
+        return [address.strip() for address in self.nats_url.split(",")]
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is."""
+        return self.nats_url.startswith("tls://")
+
+    @field_validator("nats_url")
+    @classmethod
+    def _all_encrypted_or_none(cls, url: str) -> str:
+        if len({address.strip().startswith("tls://") for address in url.split(",")}) > 1:
+            raise ValueError("has to name every server with tls://, or none")
+        return url
+
+    @field_validator("nats_ca_file")
+    @classmethod
+    def _authority_is_asked(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None and not str(info.data.get("nats_url", "tls://")).startswith("tls://"):
+            raise ValueError("says whom to trust over tls://, and DARKROOM_NATS_URL is not such an address")
+        return file
 
 
 class StorageSettings(SettingsGroup):

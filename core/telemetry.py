@@ -23,6 +23,9 @@ _WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 360
 CONSUMER_RECREATIONS: Final = Counter(
     "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
 )
+BROKER_REFUSALS: Final = Counter(
+    "darkroom_broker_refusals", "What the broker did not allow this process", ["what"]
+)
 STREAM_RECREATIONS: Final = Counter(
     "darkroom_stream_recreations_total", "Streams that were gone while the process ran and declared again"
 )

@@ -8,7 +8,7 @@ import sys
 from core import failpoints, telemetry
 from core.catalogue import offered_models
 from core.errors import DarkroomError
-from core.queue import Queue
+from core.queue import Queue, Role
 from core.storage import Storage
 from core.vitals import Vitals
 from gpu_worker.engine import Engine, Policy
@@ -33,7 +33,10 @@ def main() -> int:
 
 async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
-    queue, warm = Queue(settings.broker, name=settings.worker.worker_name), asyncio.Event()
+    queue, warm = (
+        Queue(settings.broker, name=settings.worker.worker_name, role=Role.GPU_WORKER),
+        asyncio.Event(),
+    )
 
     def missing() -> list[str]:
         if not warm.is_set():

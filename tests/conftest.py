@@ -123,11 +123,14 @@ def postgres_server(server_folder: Path) -> Iterator[Server]:
     fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
     command = postgres.command(data, port=port, settings=fast)
     for _ in run_server(command, port, server_folder / "postgres.log"):
-        asyncio.run(_make_template(port))
-        yield Server(port=port, password=PASSWORD)
+        server = Server(port=port, password=PASSWORD)
+        asyncio.run(make_template(server))
+        yield server
 
 
-async def _make_template(port: int) -> None:
+async def make_template(server: Server) -> None:
+    """The migrated database that others are copied from."""
+    port = server.port
     for attempt in range(100):
         try:
             admin = await asyncpg.connect(postgres.url(port=port, password=PASSWORD))
