@@ -10,7 +10,7 @@ import uvloop
 from api.app import Parts, build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
-from core import failpoints, telemetry
+from core import failpoints, telemetry, tracing
 from core.errors import ConfigurationError, DarkroomError
 from core.queue import Queue
 from core.queue.topology import PREMIUM_RESULTS
@@ -30,6 +30,8 @@ def main() -> int:
     except DarkroomError as error:
         sys.stderr.write(f"api: {error}\n")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 

@@ -10,10 +10,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.telemetry import HTTP_SECONDS
+
 MAX_BODY: Final = 256 * 1024
 """Bytes of a request's body: a GraphQL document with its variables is far smaller."""
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+_ROUTES: Final = frozenset(
+    (
+        *("explorer", "graphql", "health", "images", "inbox", "premium", "reset-password", "unsubscribe"),
+        *("verify", "webhooks"),
+    )
+)
+"""First parts of paths that are told apart in the metrics: whoever asks may make up others."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +72,22 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
+            seconds = time.perf_counter() - begun
+            HTTP_SECONDS.labels(route=_route(scope["path"]), status=f"{status // 100}xx").observe(seconds)
             # The path alone: queries hold tokens and signatures.
             log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
-                milliseconds=round(1000 * (time.perf_counter() - begun), 1),
+                milliseconds=round(1000 * seconds, 1),
             )
+
+
+def _route(path: str) -> str:
+    """The first part of a path, where it is one of ours."""
+    first = path.split("/", 2)[1] if path.startswith("/") else ""
+    return first if first in _ROUTES else "other"
 
 
 def _is_too_large(headers: Headers) -> bool:

@@ -14,6 +14,7 @@ from core.messages import Job
 from core.queue import Delivery
 from core.telemetry import FIRST_STEP_SECONDS
 from gpu_worker.engine import Picture
+from gpu_worker.timeline import Timeline
 
 PREVIEW_SECONDS: Final = 0.5
 """The least time between two previews of a job."""
@@ -54,6 +55,7 @@ class Assignment:
     ) -> None:
         self.job = job
         self.delivery = delivery
+        self.timeline = Timeline()
         self.canceled = False
         self._loop = asyncio.get_running_loop()
         self._steps = [0] * job.parameters.count
@@ -111,11 +113,16 @@ class Assignment:
         self.canceled = True
         self._ended.set()
 
+    def joined(self, picture: Picture) -> None:  # noqa: ARG002 - a listener
+        """See :class:`gpu_worker.engine.Listener`."""
+        self.timeline.joined()
+
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         if not any(self._steps):
             FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
+        self.timeline.stepped()
 
     def wants_preview(self, picture: Picture) -> bool:
         """Whether a preview of ``picture`` would be told: so that none is drawn for nothing. For any thread.
@@ -138,6 +145,7 @@ class Assignment:
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         self._made[picture.index] = made
+        self.timeline.ended()
         if len(self._made) == self.pictures:
             self._loop.call_soon_threadsafe(self._ended.set)
 

@@ -12,6 +12,7 @@ from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from core import tracing
 from core.settings import DocumentSettings
 from core.telemetry import OPERATION_COST, REQUEST_SECONDS
 from schema.cost import price_list
@@ -47,6 +48,7 @@ class OperationTimer(SchemaExtension):
             except RuntimeError:
                 kind = "unreadable"
             REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
+            tracing.current().rename(f"GraphQL {kind}")
 
 
 class Schema(strawberry.Schema):
@@ -91,6 +93,7 @@ class Schema(strawberry.Schema):
                 operation_extensions,
             )
         OPERATION_COST.observe(known.cost)
+        tracing.current().rename(f"GraphQL {known.plan.name}")
         result = await self._finished(execution, known.plan.kind)
         result.extensions = self.documents.told(known.cost)
         REQUEST_SECONDS.labels(operation=known.plan.kind.value).observe(time.perf_counter() - begun)

@@ -45,9 +45,9 @@ from core.storage import Storage
 from infra.local import nats, postgres
 from infra.local.command import Command
 from infra.local.mail_server import MaildirHandler
-from tests.stack import stack
+from tests.stack import stack, traces
 
-__all__ = ["stack"]
+__all__ = ["stack", "traces"]
 
 # Read when torch is first imported. Several processes compute at once here, and threads of OpenMP that spin
 # while they wait for each other take the cores that the others need: a step then takes four times as long.

@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
+from core import tracing
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
@@ -26,7 +27,7 @@ from core.queue import topology
 from core.queue.consumer import Consumer, Standing
 from core.queue.topology import ConsumerSpec, Lane, job_of_subject
 from core.settings import BrokerSettings
-from core.telemetry import STREAM_RECREATIONS
+from core.telemetry import PUBLISH_SECONDS, STREAM_RECREATIONS
 
 _NO_SUCH_STREAM = 10059
 _SUBJECT_TAKEN = 10077
@@ -263,8 +264,12 @@ class Queue:
 
     async def depth(self, lane: Lane) -> int:
         """How many jobs the lane holds, those in flight included."""
+        return await self.held_by(lane.value)
+
+    async def held_by(self, stream: str) -> int:
+        """How many messages a stream holds."""
         async with self._translated():
-            return (await self._js.stream_info(lane.value)).state.messages
+            return (await self._js.stream_info(stream)).state.messages
 
     async def publish_result(self, tier: Tier, result: Started | Outcome) -> None:
         """Report on a job; the same report twice is stored once while the broker remembers it."""
@@ -397,13 +402,16 @@ class Queue:
         if not self._opened:
             # The library would take it, and never read an answer again.
             raise ServiceUnavailableError("broker: not connected")
+        headers = {**headers, **tracing.headers()}
         deadline = time.monotonic() + patience
         for attempt in itertools.count(1):
             timeout = max(_PUBLISH_PAUSE, min(deadline - time.monotonic(), _API_TIMEOUT))
+            begun = time.monotonic()
             try:
                 await self._js.publish(subject, data, headers=headers or None, timeout=timeout)
             except APIError as error:
                 if error.err_code == _SUBJECT_TAKEN:
+                    _told("held", begun)
                     raise ConflictError(subject) from error
                 failure: Exception = error
             except (NatsError, JetStreamError) as error:
@@ -411,7 +419,9 @@ class Queue:
                     self._doubtful.set()
                 failure = error
             else:
+                _told("stored", begun)
                 return
+            _told("failed", begun)
             pause = _PUBLISH_PAUSE * attempt
             if attempt == _PUBLISH_TRIES or time.monotonic() + pause >= deadline:
                 # An error of the server says what is wrong, one of the library only of which kind it is.
@@ -434,3 +444,8 @@ class Queue:
             if isinstance(error, NotFoundError):
                 self._doubtful.set()
             raise ServiceUnavailableError(f"broker: {error!r}") from error
+
+
+def _told(outcome: str, begun: float) -> None:
+    """Count one attempt to publish, which began at a moment of the monotonic clock."""
+    PUBLISH_SECONDS.labels(outcome=outcome).observe(time.monotonic() - begun)

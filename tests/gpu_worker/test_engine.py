@@ -70,9 +70,13 @@ class Ears:
     """Hears everything about the pictures that it asked for."""
 
     heard: list[tuple[UUID, int]] = field(default_factory=list)
+    joined_at: dict[UUID, int] = field(default_factory=dict)
     made: dict[UUID, Image.Image | Exception] = field(default_factory=dict)
     watched: set[UUID] = field(default_factory=set)
     previews: dict[UUID, list[Image.Image]] = field(default_factory=dict)
+
+    def joined(self, picture: Picture) -> None:
+        self.joined_at.setdefault(picture.job, len(self.heard))
 
     def stepped(self, picture: Picture, step: int) -> None:
         self.heard.append((picture.job, step))
