@@ -271,7 +271,7 @@ class TelemetrySettings(SettingsGroup):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
     traces_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+/\S*$")
-    traces_sampled_share: float = Field(default=1, ge=0, le=1)
+    traces_sampled_share: float = Field(default=1.0, ge=0, le=1)
 
 
 _Group = TypeVar("_Group", bound=SettingsGroup)

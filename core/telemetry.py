@@ -215,6 +215,8 @@ for _value in ("stored", "held", "failed"):
     PUBLISH_SECONDS.labels(outcome=_value)
 for _value in ("put", "get"):
     STORAGE_SECONDS.labels(operation=_value, outcome="failed")
+CHECKOUTS.labels(outcome="refused")
+WEBHOOKS.labels(outcome="refused")
 for _value in ("SUCCEEDED", "FAILED"):
     GENERATIONS_FINISHED.labels(tier="PREMIUM", state=_value)
     GENERATIONS_FINISHED.labels(tier="NORMAL", state=_value)

@@ -372,5 +372,5 @@ settings.load_profile("untimed")
 def pytest_configure() -> None:
     # Settings come from the fixtures above, never from the shell that runs the tests.
     for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
-        if name != "DARKROOM_REQUIRE_BROWSER":
+        if name not in ("DARKROOM_REQUIRE_BROWSER", "DARKROOM_REQUIRE_PROMTOOL"):
             del os.environ[name]

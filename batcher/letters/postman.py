@@ -48,17 +48,17 @@ _WRITTEN_AT_ONCE = 4
 _AFTER_OUTAGE = timedelta(seconds=3)
 """When the database is back, those who have sent letters meanwhile mark them before anybody claims them."""
 
-for _kind in LetterKind:
-    for _outcome in ("sent", "postponed", "failed", "handed_back", "dropped"):
-        # As in `core.telemetry`: so that the first of them is seen to have come.
-        LETTERS.labels(kind=_kind.value, outcome=_outcome)
-
 _PAUSE = 0.4
 _MEASURE_PAUSE = 5.0
 _DRAIN_SECONDS = 5.0
 """After which letters that hang are left to whoever claims them next."""
 
 log = structlog.get_logger(__name__)
+
+for _kind in LetterKind:
+    for _outcome in ("sent", "postponed", "failed", "handed_back", "dropped"):
+        # As in `core.telemetry`: so that the first of them is seen to have come.
+        LETTERS.labels(kind=_kind.value, outcome=_outcome)
 
 
 class _ClaimLostError(Exception):
