@@ -17,7 +17,7 @@ MAX_BODY: Final = 256 * 1024
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
-_ROUTES: Final = frozenset(
+ROUTES: Final = frozenset(
     (
         *("explorer", "graphql", "health", "images", "inbox", "premium", "reset-password", "unsubscribe"),
         *("verify", "webhooks"),
@@ -87,7 +87,7 @@ class RequestMiddleware:
 def _route(path: str) -> str:
     """The first part of a path, where it is one of ours."""
     first = path.split("/", 2)[1] if path.startswith("/") else ""
-    return first if first in _ROUTES else "other"
+    return first if first in ROUTES else "other"
 
 
 def _is_too_large(headers: Headers) -> bool:

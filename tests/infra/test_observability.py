@@ -112,7 +112,9 @@ def test_panels_of_a_dashboard_do_not_overlap() -> None:
             taken |= cells
 
 
-def test_every_alert_has_a_severity_a_summary_and_its_chapter_of_the_runbook_and_every_chapter_an_alert() -> None:
+def test_every_alert_has_a_severity_a_summary_and_its_chapter_of_the_runbook_and_every_chapter_an_alert() -> (
+    None
+):
     alerts = rules("alerts.yaml")
     for alert in alerts:
         assert alert["labels"]["severity"] in ("page", "ticket")
