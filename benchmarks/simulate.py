@@ -79,6 +79,8 @@ class Operation:
         losses_per_hour: how often a batch worker's spot node is taken away.
         window_target: seconds that a window's pictures should take once the workers are there.
         spare: premium workers kept warm beyond those that the busiest hour takes.
+        most_batch: workers of the batch tier at the most.
+        batch_jobs: for which the batch tier gets another worker; none for what one makes in that time.
     """
 
     price: float
@@ -86,6 +88,8 @@ class Operation:
     losses_per_hour: float = 0.05
     window_target: float = 600.0
     spare: int = 1
+    batch_jobs: float | None = None
+    most_batch: int = 60
 
 
 def warm_minimum(pace: Pace, per_second: float, *, seed: int) -> int:
@@ -110,14 +114,18 @@ def day(pace: Pace, market: Market, operation: Operation, *, warm: int, seed: in
         Lane.PREMIUM: Pool(
             least=warm,
             most=10 * warm,
-            # Two thirds of what it holds, so that the next one is on its way before all slots are taken.
-            jobs_per_worker=pace.slots * 2 / 3,
+            # As in infra/kubernetes/production/scaling.yaml: fewer than a worker's slots.
+            jobs_per_worker=6,
+            poll=5,
+            cooldown=600,
             cold_start=operation.cold_start,
         ),
         Lane.BATCH: Pool(
             least=0,
-            most=10_000,
-            jobs_per_worker=operation.window_target * pace.pictures_per_second,
+            most=operation.most_batch,
+            jobs_per_worker=operation.batch_jobs or operation.window_target * pace.pictures_per_second,
+            poll=10,
+            cooldown=180,
             cold_start=operation.cold_start,
             losses_per_hour=operation.losses_per_hour,
         ),
@@ -162,7 +170,7 @@ def _told(
 
 async def simulate(_: Path, options: argparse.Namespace, report: Report) -> None:
     """Every size of market."""
-    operation = Operation(price=options.price, cold_start=options.cold_start)
+    operation = Operation(price=options.price, cold_start=options.cold_start, batch_jobs=options.batch_jobs)
     for customers in options.customers:
         tell(f"{customers:,} customers")
         began = time.monotonic()
@@ -178,6 +186,7 @@ def main() -> int:
     line.add_argument("--customers", type=int, nargs="+", default=_CUSTOMERS, help="sizes of the market")
     line.add_argument("--price", type=float, default=3.0, help="of a GPU for an hour, in dollars; 3")
     line.add_argument("--cold-start", type=float, default=180.0, help="of a worker, in seconds; 180")
+    line.add_argument("--batch-jobs", type=float, help="for another batch worker; what one makes in 10 min")
     line.add_argument("--seed", type=int, default=1, help="of everything that is left to chance; 1")
     validating = line.parse_args().validate
     return run(line, planned("validation", measure, full=FULL, quick=QUICK) if validating else simulate)
