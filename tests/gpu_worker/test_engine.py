@@ -226,7 +226,7 @@ def test_a_premium_picture_joins_at_the_next_step_and_batch_waits_for_it(
     while len(ears.made) < 3:
         engine.turn()
     first, last = ears.heard.index((premium.job, 1)), ears.heard.index((premium.job, 4))
-    assert 4 <= first < 20
+    assert 4 <= ears.joined_at[premium.job] <= first < 20
     assert last - first == 3
     assert [ears.steps(one) for one in batch] == [list(range(1, 11))] * 2
 
