@@ -22,7 +22,7 @@ SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 4}
 async def trace_of(receiver: Receiver, generation_id: str, *, until: str) -> list[ReceivedSpan]:
     """The trace with a span of that generation, once the last span that is waited for is there."""
     key = str(key_of(generation_id, "Generation"))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for span in receiver.spans:
             if span.attributes.get("darkroom.generation") == key:
@@ -32,7 +32,7 @@ async def trace_of(receiver: Receiver, generation_id: str, *, until: str) -> lis
                     await asyncio.sleep(1)
                     return receiver.trace(span.trace_id)
         await asyncio.sleep(0.2)
-    raise AssertionError(f"no trace of {key} with a span {until!r} in 30 s")
+    raise AssertionError(f"no trace of {key} with a span {until!r} in 60 s")
 
 
 def roots(trace: Sequence[ReceivedSpan]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from core import tracing
 from core.clock import now
 from core.lifecycle import Tier
-from core.models import Generation, LetterKind
+from core.models import Generation, Letter, LetterKind
 from core.otlp import OtlpTracer
 from core.outbox import JobOutbox, write_letter
 from core.queue import Lane, Queue
@@ -154,8 +154,7 @@ async def test_a_letter_is_a_part_of_the_trace_in_which_it_was_written(
         place = tracing.place()
         async with in_transaction():
             await write_letter(account.id, LetterKind.ACCOUNT_DELETED)
-    letter = await account.letters.all().first()
-    assert letter is not None
+    letter = await Letter.get(account_id=account.id)
     assert letter.traceparent == place
 
 

@@ -100,7 +100,7 @@ def test_the_dashboards_are_those_that_are_declared() -> None:
 
 def test_panels_of_a_dashboard_do_not_overlap() -> None:
     for path in FOLDER.glob("*.json"):
-        taken = set()
+        taken: set[tuple[int, int]] = set()
         for panel in json.loads(path.read_text())["panels"]:
             box = panel["gridPos"]
             cells = {
