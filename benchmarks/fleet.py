@@ -9,7 +9,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -61,6 +61,16 @@ class Pace:
         low = self.ticks.get(below, 0.0)
         return low + (self.ticks[above] - low) * (pictures - below) / (above - below)
 
+    def times(self, factor: float) -> "Pace":
+        """The same worker on a machine that is slower by a factor."""
+        return replace(
+            self,
+            ticks={size: factor * tick for size, tick in self.ticks.items()},
+            aside=factor * self.aside,
+            before=factor * self.before,
+            after=factor * self.after,
+        )
+
     @property
     def pictures_per_second(self) -> float:
         """Of a worker that is never short of work."""
@@ -111,6 +121,7 @@ class Outcome:
         worker_seconds: by lane of the pool, starting included.
         most_workers: at one time, by lane of the pool.
         losses: workers that were taken away.
+        busy: seconds for which workers took steps, and embedded and decoded between them.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -118,6 +129,7 @@ class Outcome:
     worker_seconds: dict[Lane, float] = field(default_factory=lambda: dict.fromkeys(Lane, 0.0))
     most_workers: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     losses: int = 0
+    busy: float = 0.0
 
     def starts(self, lane: Lane) -> list[float]:
         """Seconds from acceptance to the end of the first step."""
@@ -322,6 +334,7 @@ class _Worker:
             steps = min(steps, math.ceil((env.now - begun) / tick - 1e-9))
             yield env.timeout(max(0.0, begun + steps * tick - env.now))
         self._ticking = False
+        self._fleet.outcome.busy += steps * tick
         held = self._held[chosen[0].lane]
         finished = []
         for job in chosen:
@@ -331,6 +344,8 @@ class _Worker:
                 finished.append(job)
         if finished:
             yield env.timeout(pace.aside * len(finished))
+            if any(self._held.values()):
+                self._fleet.outcome.busy += pace.aside * len(finished)
             for job in finished:
                 self._fleet.end(job, at=env.now + pace.after)
 

@@ -1,6 +1,7 @@
 """The real one-machine stack, with customers who ask it for pictures, and what its database says of them."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 import httpx
 
+from benchmarks.metrics import Metrics
 from benchmarks.orders import Orders
 from benchmarks.processes import BenchmarkError, running
 from infra.local.ports import Ports
@@ -25,6 +27,7 @@ _PASSWORD: Final = "for this benchmark only"  # noqa: S105 - of a stack that liv
 _READY_SECONDS: Final = 180
 _LAST_SECONDS: Final = 240
 _PAUSE: Final = 0.2
+_TICKS: Final = "darkroom_tick_seconds"
 _SIGNIN: Final = """
 mutation ($email: String!, $password: String!) {
   signin(input: { email: $email, password: $password }) { ... on Session { accessToken } }
@@ -49,11 +52,13 @@ class Served:
         premium: when each premium picture was accepted, and when its worker had stored it.
         normal: the same of the normal tier.
         windows: when each window opened and ended, and how many jobs it had.
+        busy: seconds for which the worker was at work, as it has it.
     """
 
     premium: Sequence[tuple[float, float]]
     normal: Sequence[tuple[float, float]]
     windows: Sequence[tuple[float, float, int]]
+    busy: float
 
 
 class OneMachine:
@@ -62,11 +67,14 @@ class OneMachine:
     Args:
         client: that reaches its api.
         rows: a connection to its database.
+        worker: what its worker counts.
     """
 
-    def __init__(self, client: httpx.AsyncClient, rows: asyncpg.Connection) -> None:
+    def __init__(self, client: httpx.AsyncClient, rows: asyncpg.Connection, worker: Metrics) -> None:
         self._client = client
         self._rows = rows
+        self._worker = worker
+        self._busy = 0.0
         self._orders = Orders(5)
         self._tokens: dict[str, str] = {}
         self._begun: Any = None
@@ -74,6 +82,7 @@ class OneMachine:
     async def begin(self) -> None:
         """Begin a phase."""
         self._begun = await self._rows.fetchval("SELECT clock_timestamp()")
+        self._busy = (await self._worker.histogram(_TICKS)).total
 
     async def ask(self, *, premium: bool, steps: int = 20) -> None:
         """Ask for one picture, and return once it is accepted.
@@ -139,6 +148,7 @@ class OneMachine:
             of("PREMIUM"),
             of("NORMAL"),
             [(row["opened_at"].timestamp(), row["finished_at"].timestamp(), row["jobs"]) for row in windows],
+            (await self._worker.histogram(_TICKS)).total - self._busy,
         )
 
     async def _token(self, email: str) -> str:
@@ -191,7 +201,7 @@ async def open_one_machine(folder: Path, *, slots: int) -> AsyncIterator[OneMach
             await asyncio.sleep(_PAUSE)
         rows = await asyncpg.connect(_database_url(home))
         try:
-            yield OneMachine(client, rows)
+            yield OneMachine(client, rows, Metrics(_metrics_url(home)))
         finally:
             await rows.close()
 
@@ -201,6 +211,11 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
         return (await client.get("/health/ready")).is_success
     except httpx.TransportError:
         return False
+
+
+def _metrics_url(home: Path) -> str:
+    port = json.loads((home / "ports.json").read_text())["gpu_worker metrics"]
+    return f"http://127.0.0.1:{port}/metrics"
 
 
 def _database_url(home: Path) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.arrivals import DAY, daily_arrivals, poisson_arrivals
 from benchmarks.fleet import RETURN_SECONDS, Fleet, Lane, Pace, Pool
+from benchmarks.one_machine import Served
 from benchmarks.simulate import PACES, Market, Operation, day, warm_minimum
-from benchmarks.validation import pace_of
+from benchmarks.validation import at_own_speed, pace_of
 
 SINGLE = Pace(ticks={1: 0.05}, steps=20, slots=1)
 """One picture at a time, a second each."""
@@ -156,3 +157,12 @@ def test_service_times_are_found_in_what_was_measured() -> None:
     assert dict(pace.ticks) == pytest.approx(ticks)
     assert pace.aside == pytest.approx(0.02)
     assert pace.before + pace.after == pytest.approx(0.12)
+
+
+def test_a_load_that_was_served_more_slowly_is_recognized_by_how_long_the_worker_was_at_work() -> None:
+    moments = poisson_arrivals(rate=1.5, count=400, seed=4)
+    reality = Fleet(BATCHED.times(1.3), fixed(1)).run(moments, [])
+    premium = [(1000 + job.accepted, 1000 + job.ended) for job in reality.jobs]
+    outcome, factor = at_own_speed(BATCHED, Served(premium, [], [], reality.busy))
+    assert factor == pytest.approx(1.3, rel=0.01)
+    assert outcome.latencies(Lane.PREMIUM) == pytest.approx(reality.latencies(Lane.PREMIUM), rel=0.05)
