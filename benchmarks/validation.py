@@ -48,7 +48,7 @@ class Plan:
 
 
 FULL: Final = Plan(rounds=4, light=50, busy=120, burst=96, mixed=24)
-QUICK: Final = Plan(rounds=1, light=8, busy=16, burst=16, mixed=4)
+QUICK: Final = Plan(rounds=1, light=10, busy=24, burst=24, mixed=6)
 
 Sample = tuple[int, int, float]
 """How many pictures together, of how many steps, took how many seconds."""

@@ -40,12 +40,11 @@ def roots(trace: Sequence[ReceivedSpan]) -> list[str]:
     return [span.name for span in trace if span.parent_id not in known]
 
 
-async def test_a_premium_job_is_one_trace_from_the_mutation_to_the_recorder(
+async def test_a_premium_job_is_one_trace_through_every_process_from_the_mutation_to_its_letter(
     stack: Stack, premium: Customer
 ) -> None:
-    generation_id = await premium.generate(**SMALL)
-    await premium.watch_to_end(generation_id)
-    trace = await trace_of(stack.traces, generation_id, until="record outcome")
+    generation_id = await premium.generate(**SMALL, delivery="EMAIL")
+    trace = await trace_of(stack.traces, generation_id, until="send letter")
     names = {(span.process, span.name) for span in trace}
     assert names >= {
         ("api", "GraphQL mutation generate"),
@@ -60,6 +59,9 @@ async def test_a_premium_job_is_one_trace_from_the_mutation_to_the_recorder(
         ("gpu_worker", "publish outcome"),
         ("api", "record outcome"),
         ("api", "finish"),
+        ("batcher", "letter"),
+        ("batcher", "write letter"),
+        ("batcher", "send letter"),
     }
     assert roots(trace) == ["GraphQL mutation generate"]
     assert not any(span.failed for span in trace)
@@ -67,7 +69,15 @@ async def test_a_premium_job_is_one_trace_from_the_mutation_to_the_recorder(
     assert denoise.attributes["darkroom.steps"] == "4"
     order = [
         next(span.began for span in trace if span.name == name)
-        for name in ("admit", "publish PREMIUM", "embed prompts", "denoise", "decode", "record outcome")
+        for name in (
+            "admit",
+            "publish PREMIUM",
+            "embed prompts",
+            "denoise",
+            "decode",
+            "record outcome",
+            "letter",
+        )
     ]
     assert order == sorted(order)
 
