@@ -205,7 +205,12 @@ async def _lived(queue: Queue, count: int) -> list[Figure]:
         Figure(name="generations lived through", value=count / seconds, unit="/s", note="by one process"),
         Figure(name="PostgreSQL, of each", value=1000 * postgres, unit="ms CPU"),
         Figure(name="its log, of each", value=(after.wal - before.wal) / count / 1024, unit="KiB"),
-        Figure(name="nats-server, of each", value=1000 * nats, unit="ms CPU", note="3 messages stored, 2 in memory"),
+        Figure(
+            name="nats-server, of each",
+            value=1000 * nats,
+            unit="ms CPU",
+            note="3 messages stored, 2 in memory",
+        ),
         Figure(
             name="its disk, of each", value=(after.nats_bytes - before.nats_bytes) / count / 1024, unit="KiB"
         ),

@@ -211,8 +211,6 @@ for _value in ("INTERNAL", "SERVICE_UNAVAILABLE"):
     GRAPHQL_ERRORS.labels(code=_value)
 for _value in ("query", "mutation"):
     OPERATIONS_TIMED_OUT.labels(operation=_value)
-for _value in ("stored", "held", "failed"):
-    PUBLISH_SECONDS.labels(outcome=_value)
 for _value in ("put", "get"):
     STORAGE_SECONDS.labels(operation=_value, outcome="failed")
 CHECKOUTS.labels(outcome="refused")
