@@ -10,8 +10,8 @@ import uvloop
 from api.app import Parts, build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
-from core import failpoints, telemetry
-from core.errors import DarkroomError
+from core import failpoints, telemetry, tracing
+from core.errors import ConfigurationError, DarkroomError
 from core.queue import Queue, Role
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database, schema_there
@@ -30,6 +30,8 @@ def main() -> int:
     except DarkroomError as error:
         sys.stderr.write(f"api: {error}\n")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 

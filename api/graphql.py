@@ -25,10 +25,11 @@ from strawberry.types.graphql import OperationType
 from api.addresses import client_address
 from api.connections import Connections
 from api.media_types import preferred
-from api.operations import RefusedRequestError, decode_json, read_operation
+from api.operations import Operation, RefusedRequestError, decode_json, read_operation
 from api.rate_limit_headers import rate_limit_headers
 from api.settings import ApiSettings
 from api.websocket import WebSocketHandler
+from core import tracing
 from core.accounts.limits import Standing, touched
 from schema.context import Context, Services
 
@@ -108,7 +109,16 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         standings: list[Standing] = []
         touched.set(standings)
         try:
-            result = await self.schema.execute(
+            result = await self._executed(request, operation)
+        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError) as error:
+            raise RefusedRequestError.of(error) from error
+        return _response(result, media_type, rate_limit_headers(standings))
+
+    async def _executed(self, request: Request, operation: Operation) -> ExecutionResult:
+        # Whoever asks has no say in what is sampled here; where they trace it themselves, it is linked.
+        theirs = request.headers.get(tracing.HEADER) if tracing.enabled() else None
+        with tracing.span("GraphQL", kind=tracing.Kind.SERVER, links=(theirs,) if theirs else ()):
+            return await self.schema.execute(
                 operation.query,
                 variable_values=operation.variables,
                 context_value=self._context(request),
@@ -116,9 +126,6 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 allowed_operation_types=_KINDS,
                 operation_extensions=operation.extensions,
             )
-        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError) as error:
-            raise RefusedRequestError.of(error) from error
-        return _response(result, media_type, rate_limit_headers(standings))
 
     def _context(self, connection: HTTPConnection) -> Context:
         return Context(

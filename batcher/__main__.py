@@ -16,7 +16,8 @@ from batcher.letters.rendering import Renderer
 from batcher.release import Releaser
 from batcher.retention import Retention
 from batcher.settings import BatcherSettings
-from core import failpoints, telemetry
+from batcher.survey import Survey
+from core import failpoints, telemetry, tracing
 from core.accounts.erasing import AccountEraser
 from core.accounts.reminders import Reminders
 from core.errors import DarkroomError
@@ -54,6 +55,8 @@ def main() -> int:
     except Exception:
         log.exception("batcher_crashed")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 
@@ -152,6 +155,7 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
             reconciler.run(stop=stop),
             postman.run(stop=stop),
             retention.run(stop=stop),
+            Survey(queue=queue).run(stop=stop),
             reminders.run(lead=timedelta(days=settings.letters.premium_reminder_days), stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they

@@ -303,12 +303,18 @@ class FailpointSettings(SettingsGroup):
 
 
 class TelemetrySettings(SettingsGroup):
-    """Logs and metrics. Port 0 leaves the metrics server off."""
+    """Logs, metrics and traces. Port 0 leaves the metrics server off, no address the traces.
+
+    ``traces_url`` takes spans by OTLP over HTTP, path included; of the traces that begin in this process
+    ``traces_sampled_share`` are sent.
+    """
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="json", pattern="^(json|console)$")
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    traces_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+/\S*$")
+    traces_sampled_share: float = Field(default=1.0, ge=0, le=1)
 
 
 _Group = TypeVar("_Group", bound=SettingsGroup)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from core import failpoints, telemetry
+from core import failpoints, telemetry, tracing
 from core.catalogue import offered_models
 from core.errors import DarkroomError
 from core.queue import Queue, Role
@@ -28,6 +28,8 @@ def main() -> int:
     except DarkroomError as error:
         sys.stderr.write(f"gpu_worker: {error}\n")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 

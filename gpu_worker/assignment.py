@@ -14,6 +14,7 @@ from core.messages import Job
 from core.queue import Delivery
 from core.telemetry import FIRST_STEP_SECONDS
 from gpu_worker.engine import Picture
+from gpu_worker.timeline import Timeline
 
 PREVIEW_SECONDS: Final = 0.5
 """The least time between two previews of a job."""
@@ -56,6 +57,7 @@ class Assignment:
     ) -> None:
         self.job = job
         self.delivery = delivery
+        self.timeline = Timeline()
         self.canceled = False
         self._loop = asyncio.get_running_loop()
         self._steps = [0] * job.parameters.count
@@ -122,11 +124,16 @@ class Assignment:
         self.canceled = True
         self._ended.set()
 
+    def joined(self, picture: Picture) -> None:  # noqa: ARG002 - a listener
+        """See :class:`gpu_worker.engine.Listener`."""
+        self.timeline.joined()
+
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         if not any(self._steps):
             FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
+        self.timeline.stepped()
         if step == picture.steps:
             self._loop.call_soon_threadsafe(self._freed)
 
@@ -151,6 +158,7 @@ class Assignment:
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         self._made[picture.index] = made
+        self.timeline.ended()
         if len(self._made) == self.pictures:
             self._loop.call_soon_threadsafe(self._ended.set)
 

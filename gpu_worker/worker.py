@@ -5,6 +5,7 @@ import hashlib
 import math
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import structlog
 from PIL import Image
 
+from core import tracing
 from core.clock import now
 from core.errors import (
     GenerationFailedError,
@@ -146,26 +148,52 @@ class Worker:
             log.error("job_dropped", error=repr(error))
 
     async def _carry_out(self, one: Assignment) -> None:
-        with structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id):
+        with (
+            structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id),
+            self._span(one) as span,
+        ):
+            tracing.record("wait in queue", began=one.delivery.stored_at.timestamp(), ended=time.time())
             try:
                 if one.job.deadline is not None and now() > one.job.deadline:
                     reason = "The batch window ended before the picture's turn came."
                     await self._settle(one, GenerationState.FAILED, reason=reason)
                     return
                 QUEUE_SECONDS.labels(tier=one.job.tier.value).observe(one.age)
-                await self._reports.started(one)
+                with tracing.span("publish started", kind=tracing.Kind.PRODUCER, messaging__system="nats"):
+                    await self._reports.started(one)
+                one.timeline.submitted()
                 for picture in pictures_of(one.job):
                     self._engine.submit(picture, one)
                 made = await one.made()
+                one.timeline.tell()
                 # Its slots are free while its files are written.
                 self._left.set()
                 await self._deliver(one, made)
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
+                span.fail(type(error).__name__)
                 await one.delivery.nak(delay=_RETRY_SECONDS)
             except Exception as error:
                 log.exception("job_broken")
+                span.fail(type(error).__name__)
                 await self._retry_or_fail(one, error)
+
+    def _span(self, one: Assignment) -> tracing.Span:
+        asked = one.job.parameters
+        return tracing.span(
+            f"make {one.job.tier.value} pictures",
+            kind=tracing.Kind.CONSUMER,
+            parent=one.delivery.traceparent,
+            messaging__system="nats",
+            darkroom__generation=str(one.id),
+            darkroom__worker=self._settings.worker_name,
+            darkroom__attempt=one.delivery.attempt,
+            darkroom__model=asked.model,
+            darkroom__width=asked.width,
+            darkroom__height=asked.height,
+            darkroom__pictures=asked.count,
+            darkroom__steps=asked.steps,
+        )
 
     async def _deliver(self, one: Assignment, made: Sequence[Image.Image | Exception]) -> None:
         if one.canceled:
@@ -196,9 +224,10 @@ class Worker:
         parameters = one.job.parameters
         stored = []
         for index, picture in enumerate(pictures):
-            data = await asyncio.to_thread(
-                encode, picture, format=parameters.format, parameters=parameters, index=index
-            )
+            with tracing.span("encode picture"):
+                data = await asyncio.to_thread(
+                    encode, picture, format=parameters.format, parameters=parameters, index=index
+                )
             image = StoredImage(
                 key=f"{folder}/{index}.{parameters.format.extension}",
                 width=picture.width,
@@ -209,7 +238,8 @@ class Worker:
                 sha256=hashlib.sha256(data).hexdigest(),
             )
             reach(Failpoint.PICTURE_BEFORE_UPLOAD)
-            await self._storage.put(image.key, data, content_type=image.content_type)
+            with tracing.span("upload picture", kind=tracing.Kind.CLIENT, darkroom__bytes=len(data)):
+                await self._storage.put(image.key, data, content_type=image.content_type)
             reach(Failpoint.PICTURE_AFTER_UPLOAD)
             stored.append(image)
         return stored
@@ -225,7 +255,13 @@ class Worker:
     ) -> None:
         """Report, and only then acknowledge: a crash in between makes the job run twice, never not at all."""
         reach(Failpoint.OUTCOME_BEFORE_PUBLISH)
-        await self._reports.ended(one, state, images=images, reason=reason, cause=cause)
+        with tracing.span(
+            "publish outcome",
+            kind=tracing.Kind.PRODUCER,
+            messaging__system="nats",
+            darkroom__state=state.value,
+        ):
+            await self._reports.ended(one, state, images=images, reason=reason, cause=cause)
         reach(Failpoint.OUTCOME_AFTER_PUBLISH)
         await one.delivery.ack()
         reach(Failpoint.JOB_AFTER_ACK)

@@ -45,9 +45,9 @@ from core.storage import Storage
 from infra.local import nats, postgres
 from infra.local.command import Command
 from infra.local.mail_server import MaildirHandler
-from tests.stack import stack
+from tests.stack import stack, traces
 
-__all__ = ["stack"]
+__all__ = ["stack", "traces"]
 
 # Read when torch is first imported. Several processes compute at once here, and threads of OpenMP that spin
 # while they wait for each other take the cores that the others need: a step then takes four times as long.
@@ -375,5 +375,5 @@ settings.load_profile("untimed")
 def pytest_configure() -> None:
     # Settings come from the fixtures above, never from the shell that runs the tests.
     for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
-        if name != "DARKROOM_REQUIRE_BROWSER":
+        if name not in ("DARKROOM_REQUIRE_BROWSER", "DARKROOM_REQUIRE_PROMTOOL"):
             del os.environ[name]

@@ -24,6 +24,8 @@ from gql import Client, GraphQLRequest
 from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.websockets import WebsocketsTransport
 
+from infra.observability.receiver import Receiver
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"
 FLEET = "FLEET" in os.environ
@@ -53,11 +55,12 @@ subscription ($id: ID!) {
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: its state folder, its process, and the addresses of its api processes."""
+    """A running stack: its state folder, its process, the addresses of its api processes, and its traces."""
 
     home: Path
     process: subprocess.Popen[bytes]
     urls: tuple[str, str]
+    traces: Receiver
 
     def pid(self, name: str) -> int:
         return int((self.home / "run" / f"{name}.pid").read_text())
@@ -183,7 +186,14 @@ async def download(url: str) -> httpx.Response:
 
 
 @pytest.fixture(scope="session")
-def stack(server_folder: Path) -> Iterator[Stack]:
+def traces() -> Iterator[Receiver]:
+    """Where the stack sends its traces."""
+    with Receiver().serving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def stack(server_folder: Path, traces: Receiver) -> Iterator[Stack]:
     home = server_folder / "stack"
     home.mkdir()
     [port] = _free_ports(1)
@@ -199,6 +209,8 @@ def stack(server_folder: Path) -> Iterator[Stack]:
         "DARKROOM_DEMO_PASSWORD": PASSWORD,
         "DARKROOM_SIGNIN_ATTEMPTS_PER_MINUTE": "1000",
         "DARKROOM_SIGNUP_ATTEMPTS_PER_HOUR": "1000",
+        "DARKROOM_TRACES_URL": traces.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
     }
     log = (home / "stack.log").open("wb")
     process = subprocess.Popen(
@@ -211,7 +223,7 @@ def stack(server_folder: Path) -> Iterator[Stack]:
             assert process.poll() is None, (home / "stack.log").read_text()
             assert time.monotonic() < deadline, (home / "stack.log").read_text()
             time.sleep(0.2)
-        yield Stack(home=home, process=process, urls=urls)
+        yield Stack(home=home, process=process, urls=urls, traces=traces)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0, (home / "stack.log").read_text()

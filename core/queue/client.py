@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
+from core import tracing
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
@@ -27,7 +28,7 @@ from core.queue.consumer import Consumer, Standing
 from core.queue.role import Role
 from core.queue.topology import ConsumerSpec, Lane, job_of_subject
 from core.settings import BrokerSettings
-from core.telemetry import STREAM_RECREATIONS
+from core.telemetry import PUBLISH_SECONDS, STREAM_RECREATIONS
 
 _NO_SUCH_STREAM = 10059
 _SUBJECT_TAKEN = 10077
@@ -43,6 +44,8 @@ _JOB_PATIENCE = 3.0
 """Seconds: a customer waits for it, and what is not published then somebody relays."""
 
 _FLUSH_TIMEOUT = 2
+
+_PUBLISHED = {outcome: PUBLISH_SECONDS.labels(outcome=outcome) for outcome in ("stored", "held", "failed")}
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -289,8 +292,12 @@ class Queue:
 
     async def depth(self, lane: Lane) -> int:
         """How many jobs the lane holds, those in flight included."""
+        return await self.held_by(lane.value)
+
+    async def held_by(self, stream: str) -> int:
+        """How many messages a stream holds."""
         async with self._translated():
-            return (await self._js.stream_info(lane.value)).state.messages
+            return (await self._js.stream_info(stream)).state.messages
 
     async def publish_result(self, tier: Tier, result: Started | Outcome) -> None:
         """Report on a job; the same report twice is stored once while the broker remembers it."""
@@ -424,13 +431,16 @@ class Queue:
         if not self._opened:
             # The library would take it, and never read an answer again.
             raise ServiceUnavailableError("broker: not connected")
+        headers = {**headers, **tracing.headers()}
         deadline = time.monotonic() + patience
         for attempt in itertools.count(1):
             timeout = max(_PUBLISH_PAUSE, min(deadline - time.monotonic(), _API_TIMEOUT))
+            begun = time.monotonic()
             try:
                 await self._js.publish(subject, data, headers=headers or None, timeout=timeout)
             except APIError as error:
                 if error.err_code == _SUBJECT_TAKEN:
+                    _told("held", begun)
                     raise ConflictError(subject) from error
                 failure: Exception = error
             except (NatsError, JetStreamError) as error:
@@ -438,7 +448,9 @@ class Queue:
                     self._doubtful.set()
                 failure = error
             else:
+                _told("stored", begun)
                 return
+            _told("failed", begun)
             if refusal := self._client.refused(subject):
                 raise ServiceUnavailableError(f"broker: {refusal}") from failure
             pause = _PUBLISH_PAUSE * attempt
@@ -463,3 +475,8 @@ class Queue:
             if isinstance(error, (NotFoundError, NoStreamResponseError)):
                 self._doubtful.set()
             raise ServiceUnavailableError(f"broker: {error!r}") from error
+
+
+def _told(outcome: str, begun: float) -> None:
+    """Count one attempt to publish, which began at a moment of the monotonic clock."""
+    _PUBLISHED[outcome].observe(time.monotonic() - begun)

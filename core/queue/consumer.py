@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 
+from core import tracing
 from core.queue.topology import ConsumerSpec, declare_consumer
 from core.telemetry import CONSUMER_RECREATIONS
 
@@ -46,6 +47,11 @@ class Delivery:
     def headers(self) -> dict[str, str]:
         """The headers, empty when there are none."""
         return self._message.headers or {}
+
+    @property
+    def traceparent(self) -> str | None:
+        """Where in a trace it was published; none where that was in no trace."""
+        return self.headers.get(tracing.HEADER)
 
     @property
     def attempt(self) -> int:

@@ -223,6 +223,7 @@ class Engine:
             return
         slot.join(tick=self._tick)
         self._slots.append(slot)
+        slot.listener.joined(slot.picture)
 
     # Models
 
