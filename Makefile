@@ -12,7 +12,7 @@ MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults audit lint format typecheck migrate migrations pin frontend schema coverage clean
+.PHONY: help up test faults audit lint format typecheck migrate migrations pin frontend schema screenshots coverage clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ frontend: $(FRONTEND) ## Build the studio and GraphiQL
 
 schema: .venv/.local ## Write schema/schema.graphql
 	@$(BIN)/python -m schema
+
+screenshots: .venv/.dev $(FRONTEND) ## Take the pictures of both pages for docs/images
+	@$(BIN)/pytest --quiet tests/browser/screenshots.py
 
 coverage: .venv/.dev $(FRONTEND) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html

@@ -64,7 +64,9 @@ class Visit:
 
 # Colours in the middle of a transition are nobody's.
 _SETTLED = """() => Promise.all(
-  document.getAnimations().filter(one => one.effect.getTiming().iterations !== Infinity).map(one => one.finished)
+  document.getAnimations()
+    .filter(one => one.effect.getTiming().iterations !== Infinity)
+    .map(one => one.finished)
 ).catch(() => undefined)"""
 
 
