@@ -4,7 +4,7 @@ import { Field } from "@base-ui/react/field";
 import { Form } from "@base-ui/react/form";
 import { Toggle } from "@base-ui/react/toggle";
 import { ToggleGroup } from "@base-ui/react/toggle-group";
-import { type KeyboardEvent, useEffect, useRef, useState } from "react";
+import { type KeyboardEvent, type RefObject, useEffect, useRef, useState } from "react";
 
 import { byField, useAttempt } from "./attempt";
 import { type Draft, newKey, shapesOf, toInput } from "./draft";
@@ -21,16 +21,16 @@ interface ComposerProps {
   model: Model;
   draft: Draft;
   change: (draft: Draft) => void;
+  prompt: RefObject<HTMLTextAreaElement | null>;
   /** Counts up when a draft was filled in from a picture: the prompt takes the focus then. */
   asking: number;
   accepted: (generation: Generation) => void;
 }
 
 /** Where a picture is asked for. */
-export function Composer({ account, models, model, draft, change, asking, accepted }: ComposerProps) {
+export function Composer({ account, models, model, draft, change, prompt, asking, accepted }: ComposerProps) {
   const { client } = useServices();
   const [open, setOpen] = useState(false);
-  const prompt = useRef<HTMLTextAreaElement>(null);
   const keyOf = useKeys();
 
   const attempt = useAttempt(async () => {
@@ -55,7 +55,7 @@ export function Composer({ account, models, model, draft, change, asking, accept
       window.scrollTo({ top: 0 });
       prompt.current?.focus({ preventScroll: true });
     }
-  }, [asking]);
+  }, [asking, prompt]);
 
   function set(part: Partial<Draft>) {
     change({ ...draft, ...part });

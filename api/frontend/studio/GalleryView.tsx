@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "react";
+import { type RefObject, useEffect, useRef, useState } from "react";
 
 import { useStore } from "../shared/store";
 import type { Gallery, Generation, Picture } from "./gallery";
@@ -10,7 +10,8 @@ interface GalleryViewProps {
   gallery: Gallery;
   email: string;
   nextWindowAt: string | null;
-  windowOpened: () => void;
+  /** Where somebody goes on who asks for a picture again. */
+  prompt: RefObject<HTMLTextAreaElement | null>;
   again: (generation: Generation, picture: Picture | null) => void;
 }
 
@@ -21,8 +22,8 @@ interface Place {
 }
 
 /** All pictures, newest first; more come when the end is scrolled to. */
-export function GalleryView({ gallery, email, nextWindowAt, windowOpened, again }: GalleryViewProps) {
-  const { generations, progress, loading, complete, problem } = useStore(gallery);
+export function GalleryView({ gallery, email, nextWindowAt, prompt, again }: GalleryViewProps) {
+  const { generations, progress, cursor, loading, complete, problem } = useStore(gallery);
   const [shown, setShown] = useState<{ id: string; seed: number } | null>(null);
   const places = generations.flatMap(placesOf);
   const at = places.findIndex(({ generation, picture }) => generation.id === shown?.id && picture.seed === shown.seed);
@@ -40,7 +41,6 @@ export function GalleryView({ gallery, email, nextWindowAt, windowOpened, again 
           generation={generation}
           progress={progress.get(id)}
           nextWindowAt={nextWindowAt}
-          windowOpened={windowOpened}
           cancel={() => gallery.cancel(id)}
         />
       );
@@ -73,13 +73,14 @@ export function GalleryView({ gallery, email, nextWindowAt, windowOpened, again 
           {problem}
         </p>
       )}
-      {!complete && <More key={generations.length} loading={loading} more={() => void gallery.more()} />}
+      {!complete && <More key={cursor} loading={loading} more={() => void gallery.more()} />}
       <Viewer
         place={places[at]}
         previous={at > 0 ? () => show(places[at - 1]) : undefined}
         next={at >= 0 && at < places.length - 1 ? () => show(places[at + 1]) : undefined}
         freshen={gallery.freshen}
         close={() => show(undefined)}
+        prompt={prompt}
         again={(generation, picture) => {
           show(undefined);
           again(generation, picture);

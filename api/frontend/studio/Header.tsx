@@ -7,12 +7,11 @@ import type { Account } from "./overview";
 interface HeaderProps {
   account: Account | null;
   nextWindowAt: string | null;
-  windowOpened: () => void;
   openAccount: () => void;
 }
 
 /** The top of the studio: whose it is, and for the normal tier when its next window opens. */
-export function Header({ account, nextWindowAt, windowOpened, openAccount }: HeaderProps) {
+export function Header({ account, nextWindowAt, openAccount }: HeaderProps) {
   return (
     <header className="header">
       <p className="brand">
@@ -20,7 +19,7 @@ export function Header({ account, nextWindowAt, windowOpened, openAccount }: Hea
       </p>
       {account?.tier === "NORMAL" && nextWindowAt !== null && (
         <p className="window" data-testid="next-window">
-          <span className="window-words">Next window in</span> <Countdown to={nextWindowAt} over={windowOpened} />
+          <span className="window-words">Next window in</span> <Countdown to={nextWindowAt} />
         </p>
       )}
       {account !== null && (

@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 
 import { useStore } from "../shared/store";
 import { AccountDialog } from "./AccountDialog";
@@ -20,6 +20,7 @@ export function Studio() {
   );
   const [draft, setDraft] = useState<Draft | null>(null);
   const [asking, setAsking] = useState(0);
+  const prompt = useRef<HTMLTextAreaElement>(null);
   const [accountOpen, setAccountOpen] = useState(false);
   const { account, models, nextWindowAt, problem } = useStore(overview);
   useComeBack(overview, gallery);
@@ -29,7 +30,6 @@ export function Studio() {
     setDraft(draftOf(generation, picture, delivery));
     setAsking((times) => times + 1);
   }, [overview]);
-  const windowOpened = useCallback(() => void overview.lookAtClock(), [overview]);
 
   const model = models.find(({ id }) => id === draft?.model) ?? models[0];
   return (
@@ -37,7 +37,6 @@ export function Studio() {
       <Header
         account={account}
         nextWindowAt={nextWindowAt}
-        windowOpened={windowOpened}
         openAccount={() => setAccountOpen(true)}
       />
       <main className="studio">
@@ -57,6 +56,7 @@ export function Studio() {
             model={model}
             draft={draft ?? freshDraft(model)}
             change={setDraft}
+            prompt={prompt}
             asking={asking}
             accepted={(generation) => {
               gallery.add(generation);
@@ -69,7 +69,7 @@ export function Studio() {
             gallery={gallery}
             email={account.email}
             nextWindowAt={nextWindowAt}
-            windowOpened={windowOpened}
+            prompt={prompt}
             again={again}
           />
         )}
@@ -103,6 +103,7 @@ function useComeBack(overview: Overview, gallery: Gallery): void {
     });
     return () => {
       stop();
+      overview.stop();
       gallery.stop();
     };
   }, [overview, gallery, connection]);

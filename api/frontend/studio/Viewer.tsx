@@ -1,6 +1,6 @@
 import { Button } from "@base-ui/react/button";
 import { Dialog } from "@base-ui/react/dialog";
-import { type KeyboardEvent, useEffect } from "react";
+import { type KeyboardEvent, type ReactNode, type RefObject, useEffect, useRef } from "react";
 
 import type { Generation, Picture } from "./gallery";
 import { AgainIcon, CloseIcon, DownloadIcon, NextIcon, PreviousIcon } from "./icons";
@@ -12,17 +12,28 @@ interface ViewerProps {
   next: (() => void) | undefined;
   freshen: (generation: Generation) => void;
   close: () => void;
+  /** Where the focus goes when a picture is asked for again. */
+  prompt: RefObject<HTMLTextAreaElement | null>;
   again: (generation: Generation, picture: Picture | null) => void;
 }
 
 /** One picture, large, with what made it. */
-export function Viewer({ place, previous, next, freshen, close, again }: ViewerProps) {
+export function Viewer({ place, previous, next, freshen, close, prompt, again }: ViewerProps) {
   const generation = place?.generation;
+  const goesOn = useRef(false);
   useEffect(() => {
     if (generation !== undefined) {
+      goesOn.current = false;
       freshen(generation);
     }
   }, [generation, freshen]);
+
+  function goOn(picture: Picture | null) {
+    if (generation !== undefined) {
+      goesOn.current = true;
+      again(generation, picture);
+    }
+  }
 
   function turn(event: KeyboardEvent) {
     if (event.key === "ArrowLeft") {
@@ -36,7 +47,10 @@ export function Viewer({ place, previous, next, freshen, close, again }: ViewerP
     <Dialog.Root open={place !== undefined} onOpenChange={(open) => !open && close()}>
       <Dialog.Portal>
         <Dialog.Backdrop className="backdrop dark" />
-        <Dialog.Popup className="viewer" onKeyDown={turn} data-testid="viewer">
+        <Dialog.Popup className="viewer" onKeyDown={turn}
+          finalFocus={() => (goesOn.current ? prompt.current : true)}
+          data-testid="viewer"
+        >
           {place !== undefined && (
             <>
               <figure className="stage">
@@ -63,12 +77,12 @@ export function Viewer({ place, previous, next, freshen, close, again }: ViewerP
                   </a>
                   <Button
                     className="button"
-                    onClick={() => again(place.generation, place.picture)}
+                    onClick={() => goOn(place.picture)}
                     data-testid="again"
                   >
                     <AgainIcon /> Again with this seed
                   </Button>
-                  <Button className="button" onClick={() => again(place.generation, null)}>
+                  <Button className="button" onClick={() => goOn(null)}>
                     Use these settings
                   </Button>
                 </div>
@@ -92,7 +106,7 @@ function Turn({
 }: {
   label: string;
   turn: (() => void) | undefined;
-  icon: React.ReactNode;
+  icon: ReactNode;
   side: "left" | "right";
 }) {
   return (

@@ -22,6 +22,8 @@ export interface GalleryState {
   generations: readonly Generation[];
   /** What was last told of those that have not ended, by id. */
   progress: ReadonlyMap<string, Progress>;
+  /** Where the next page begins. */
+  cursor: string | null;
   loading: boolean;
   complete: boolean;
   problem: string;
@@ -47,6 +49,7 @@ export class Gallery {
   readonly #store = new Store<GalleryState>({
     generations: [],
     progress: new Map(),
+    cursor: null,
     loading: false,
     complete: false,
     problem: "",
@@ -54,7 +57,6 @@ export class Gallery {
   readonly #client: Client;
   readonly #ended: (generation: Generation) => void;
   readonly #watches = new Map<string, () => void>();
-  #after: string | null = null;
   #stopped = false;
 
   readonly read = this.#store.read;
@@ -68,18 +70,18 @@ export class Gallery {
 
   /** Loads the next page; at once nothing if one is under way or there is none. */
   async more(): Promise<void> {
-    const { loading, complete } = this.read();
+    const { loading, complete, cursor } = this.read();
     if (loading || complete || this.#stopped) {
       return;
     }
     this.#change({ loading: true, problem: "" });
     try {
-      const { generations } = await this.#client.execute(GalleryDocument, { first: PAGE, after: this.#after });
-      this.#after = generations.pageInfo.endCursor;
+      const { generations } = await this.#client.execute(GalleryDocument, { first: PAGE, after: cursor });
       const found = generations.edges.map(({ node }) => node).filter(({ state }) => state !== "CANCELED");
       const known = new Set(this.read().generations.map(({ id }) => id));
       this.#change({
         generations: [...this.read().generations, ...found.filter(({ id }) => !known.has(id))],
+        cursor: generations.pageInfo.endCursor,
         loading: false,
         complete: !generations.pageInfo.hasNextPage,
       });

@@ -48,18 +48,17 @@ export function OpenTile({
   generation,
   progress,
   nextWindowAt,
-  windowOpened,
   cancel,
 }: {
   generation: Generation;
   progress: Told | undefined;
   nextWindowAt: string | null;
-  windowOpened: () => void;
   cancel: () => Promise<string>;
 }) {
   const [refused, setRefused] = useState("");
   const { width, height, prompt, count } = generation;
   const waitsForWindow = generation.state === "QUEUED" && generation.tier === "NORMAL";
+  const soon = nextWindowAt !== null && isBefore(progress?.etaSeconds, nextWindowAt);
   return (
     <Tile width={width} height={height} wide>
       <article className="open" data-state={generation.state} data-testid="open">
@@ -77,9 +76,9 @@ export function OpenTile({
               <Progress.Indicator className="progress-indicator" />
             </Progress.Track>
           </Progress.Root>
-          {waitsForWindow && nextWindowAt !== null && (
+          {waitsForWindow && nextWindowAt !== null && !soon && (
             <p className="open-state">
-              Window opens in <Countdown to={nextWindowAt} over={windowOpened} />
+              Window opens in <Countdown to={nextWindowAt} />
             </p>
           )}
           {refused !== "" && (
@@ -98,6 +97,11 @@ export function OpenTile({
       </article>
     </Tile>
   );
+}
+
+/** Whether so many seconds from now come before a moment: it is in the window that is open, then. */
+function isBefore(seconds: number | null | undefined, moment: string): boolean {
+  return seconds != null && Date.now() + seconds * 1_000 < Date.parse(moment);
 }
 
 /** Pictures that went out by e-mail: they are in a letter, and only there. */

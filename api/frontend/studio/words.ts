@@ -73,7 +73,7 @@ export function standing(generation: Generation, progress: Progress | undefined)
   if (progress?.queuePosition == null) {
     return "In the queue";
   }
-  return `In the queue, place ${progress.queuePosition}${generation.tier === "PREMIUM" ? left(progress) : ""}`;
+  return `In the queue, place ${progress.queuePosition}${left(progress)}`;
 }
 
 function left(progress: Progress | undefined): string {
