@@ -14,6 +14,7 @@ import { SlidersIcon } from "./icons";
 import type { Account, Model } from "./overview";
 import { useServices } from "./services";
 import { Settings } from "./Settings";
+import { duration } from "./words";
 
 interface ComposerProps {
   account: Account;
@@ -44,6 +45,10 @@ export function Composer({ account, models, model, draft, change, prompt, asking
         const errors = byField(generate.fields);
         setOpen((before) => before || Object.keys(errors).some((field) => field !== "prompt"));
         return { errors };
+      }
+      case "QuotaExceeded": {
+        const { message, retryAfter } = generate;
+        return { problem: retryAfter === null ? message : `${message} Try again in ${duration(retryAfter)}.` };
       }
       default:
         return { problem: generate.message };
