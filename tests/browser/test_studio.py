@@ -50,7 +50,7 @@ class Studio:
 
     async def ask_for_much(self, prompt: str) -> None:
         """Ask for what keeps a worker on two cores busy for some seconds."""
-        await self.page.get_by_role("button", name="4 pictures").click()
+        await self.page.get_by_role("button", name="2 pictures").click()
         await self.page.get_by_test_id("settings").click()
         await self.page.get_by_label("Steps").press("End")
         await self.ask(prompt)
@@ -121,8 +121,8 @@ async def test_a_voucher_makes_premium_and_a_premium_customer_watches_a_picture_
     await studio.ask_for_much("a blue lighthouse by the sea at night")
     await expect(studio.under_way).to_contain_text("Developing, step")
     await expect(studio.under_way.get_by_test_id("preview")).to_have_attribute("src", _JPEG)
-    await expect(studio.announced).to_contain_text("Finished: 4 pictures")
-    await expect(studio.pictures).to_have_count(4)
+    await expect(studio.announced).to_contain_text("Finished: 2 pictures")
+    await expect(studio.pictures).to_have_count(2)
     await studio.shows(studio.pictures.first)
 
     await studio.pictures.nth(1).click()
@@ -137,7 +137,7 @@ async def test_a_voucher_makes_premium_and_a_premium_customer_watches_a_picture_
     await expect(studio.prompt).to_be_focused()
     await expect(studio.seed).to_have_value(seed)
     await studio.send.click()
-    await expect(studio.pictures).to_have_count(5)
+    await expect(studio.pictures).to_have_count(3)
     await studio.pictures.first.click()
     assert await studio.fact("Seed") == seed
     studio.visit.keeps_to_itself()
@@ -201,7 +201,7 @@ async def test_the_page_says_when_nothing_answers_and_goes_on_by_itself(stack: S
     await expect(studio.under_way).to_contain_text("Developing")
     os.kill(stack.pid("api"), signal.SIGKILL)
     await expect(notice).to_contain_text("does not answer")
-    await expect(studio.announced).to_contain_text("Finished: 4 pictures of a yellow car")
+    await expect(studio.announced).to_contain_text("Finished: 2 pictures of a yellow car")
     await expect(notice).to_be_empty()
     await page.reload()
     await studio.prompt.wait_for()

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DESKTOP = (1280, 800)
 PHONE = (360, 740)
 Theme = Literal["dark", "light"]
 _AXE = REPOSITORY / "api" / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+_PATIENCE_MS = 60_000
+"""Pages wait for pictures, which two busy cores take their time for."""
 _WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -78,7 +80,8 @@ async def visit(
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme=theme, locale="en-GB"
     )
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(_PATIENCE_MS)
+    expect.set_options(timeout=_PATIENCE_MS)
     try:
         yield Visit(await context.new_page(), url)
     finally:

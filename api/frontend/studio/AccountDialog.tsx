@@ -122,7 +122,7 @@ function Appearance() {
             <Radio.Root value={theme} className="radio-mark">
               <Radio.Indicator className="radio-dot" />
             </Radio.Root>
-            {theme === "system" ? "As the system has it" : theme === "dark" ? "Dark" : "Light"}
+            {theme === "system" ? "System" : theme === "dark" ? "Dark" : "Light"}
           </label>
         ))}
       </RadioGroup>

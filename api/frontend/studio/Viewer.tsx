@@ -46,8 +46,7 @@ export function Viewer({ place, previous, next, freshen, close, prompt, again }:
   return (
     <Dialog.Root open={place !== undefined} onOpenChange={(open) => !open && close()}>
       <Dialog.Portal>
-        <Dialog.Backdrop className="backdrop dark" />
-        <Dialog.Popup className="viewer" onKeyDown={turn}
+                <Dialog.Popup className="viewer" onKeyDown={turn}
           finalFocus={() => (goesOn.current ? prompt.current : true)}
           data-testid="viewer"
         >

@@ -1,5 +1,6 @@
 import "@fontsource-variable/instrument-sans/wght.css";
 import "@fontsource/instrument-serif/latin-400.css";
+import "@fontsource/instrument-serif/latin-400-italic.css";
 import "./styles/base.css";
 import "./styles/controls.css";
 import "./styles/layout.css";
