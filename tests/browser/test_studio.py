@@ -52,7 +52,7 @@ class Studio:
         """Ask for what keeps a worker on two cores busy for some seconds."""
         await self.page.get_by_role("button", name="2 pictures").click()
         await self.page.get_by_test_id("settings").click()
-        await self.page.get_by_label("Steps").press("End")
+        await self.page.get_by_role("slider", name="Steps").press("End")
         await self.ask(prompt)
 
     async def shows(self, picture: Locator) -> None:

@@ -57,7 +57,7 @@ class Visit:
             })).violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map(n => n.html) }))""",
             [within, _WCAG],
         )
-        assert found == [], state
+        assert found == [], f"{state}: {found}"
         wide = await self.page.evaluate(
             "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )

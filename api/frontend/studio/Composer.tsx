@@ -14,7 +14,7 @@ import { SlidersIcon } from "./icons";
 import type { Account, Model } from "./overview";
 import { useServices } from "./services";
 import { Settings } from "./Settings";
-import { duration } from "./words";
+import { counted, duration } from "./words";
 
 interface ComposerProps {
   account: Account;
@@ -165,7 +165,7 @@ function Counts({ model, draft, set }: PartProps) {
           key={number}
           value={String(number)}
           className="choice"
-          aria-label={number === 1 ? "One picture" : `${number} pictures`}
+          aria-label={counted(number, "picture")}
         >
           {number}
         </Toggle>
