@@ -5,23 +5,24 @@ SHELL := /bin/sh
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints.txt
-EXPLORER := api/explorer/dist/index.html
-EXPLORER_SOURCES := $(shell find api/explorer -name node_modules -prune -o -path api/explorer/dist -prune -o -type f -print)
+FRONTEND := api/frontend/dist/studio/index.html
+FRONTEND_SOURCES := schema/schema.graphql \
+  $(shell find api/frontend -name node_modules -prune -o -name generated -prune -o -path api/frontend/dist -prune -o -type f -print)
 MODULES := api batcher core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults fleet audit lint lint-infra images format typecheck migrate migrations pin explorer schema coverage \
-	clean
+.PHONY: help up test faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
+	screenshots coverage clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 # The recipe is one program, so that make hands its own SIGTERM straight to it.
-up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it
+up: .venv/.local $(FRONTEND) ## Start the whole of Darkroom here; Ctrl-C stops it
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
-test: lint typecheck $(EXPLORER) ## Run every check and every test
+test: lint typecheck $(FRONTEND) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
@@ -31,7 +32,7 @@ fleet: .venv/.dev ## Run the acceptance tests on a fleet, and processes of the l
 	@FLEET=1 $(BIN)/pytest --quiet -m acceptance tests/acceptance
 	@$(BIN)/pytest --quiet -m fleet tests
 
-audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
+audit: .venv/.dev $(FRONTEND) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit
 
 lint: .venv/.dev ## Check style, formatting and the imports' directions
@@ -61,16 +62,19 @@ migrations: .venv/.local ## Write a migration for what changed in core/models.py
 pin: .venv/.local ## Pin hub models to their present commits, and images to their digests
 	@status=0; for what in gpu_worker infra; do $(BIN)/python -m $$what.pin || status=1; done; exit $$status
 
-explorer: $(EXPLORER) ## Build GraphiQL
+frontend: $(FRONTEND) ## Build the studio and GraphiQL
 
 schema: .venv/.local ## Write schema/schema.graphql
 	@$(BIN)/python -m schema
 
-coverage: .venv/.dev $(EXPLORER) ## Run the tests and write htmlcov/index.html
+screenshots: .venv/.dev $(FRONTEND) ## Take the pictures of both pages for docs/images
+	@$(BIN)/pytest --quiet tests/browser/screenshots.py
+
+coverage: .venv/.dev $(FRONTEND) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
-	@rm -rf .venv api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis
+	@rm -rf .venv api/frontend/dist api/frontend/node_modules api/frontend/studio/generated htmlcov dist .coverage* .*_cache .hypothesis
 	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A list of candidates, since a machine may have several and a name may be a stand-in that only fails.
@@ -96,5 +100,5 @@ $(BIN)/pip:
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch .venv/.local $@
 
-$(EXPLORER): $(EXPLORER_SOURCES) | $(BIN)/pip
-	@infra/local/build_explorer.sh
+$(FRONTEND): $(FRONTEND_SOURCES) | $(BIN)/pip
+	@infra/local/build_frontend.sh

@@ -11,7 +11,7 @@ from api.app import Parts, build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
 from core import failpoints, telemetry, tracing
-from core.errors import ConfigurationError, DarkroomError
+from core.errors import DarkroomError
 from core.queue import Queue, Role
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database, schema_there

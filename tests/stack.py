@@ -65,6 +65,18 @@ class Stack:
     def pid(self, name: str) -> int:
         return int((self.home / "run" / f"{name}.pid").read_text())
 
+    def darkroom(self, *words: str) -> str:
+        """What the ``darkroom`` command prints for an operator of this stack."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("darkroom")), *words],
+            env={**os.environ, "DARKROOM_HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return done.stdout.strip()
+
     def letters(self, address: str, kind: str) -> list[EmailMessage]:
         """The letters of a kind to an address, oldest first."""
         box = mailbox.Maildir(self.home / "mail", create=False)
