@@ -6,12 +6,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints.txt
 EXPLORER := api/explorer/dist/index.html
+EXAMPLES := examples/typescript/node_modules/.package-lock.json
 EXPLORER_SOURCES := $(shell find api/explorer -name node_modules -prune -o -path api/explorer/dist -prune -o -type f -print)
 MODULES := api batcher console core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults audit lint format typecheck migrate migrations pin explorer schema coverage clean
+.PHONY: help up test docs faults audit lint format typecheck migrate migrations pin explorer schema coverage clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -20,7 +21,7 @@ help: ## Show the targets
 up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
-test: lint typecheck $(EXPLORER) ## Run every check and every test
+test: lint typecheck $(EXPLORER) $(EXAMPLES) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
@@ -52,14 +53,18 @@ pin: .venv/.local ## Pin the catalogue's hub models to their present commits
 
 explorer: $(EXPLORER) ## Build GraphiQL
 
-schema: .venv/.local ## Write schema/schema.graphql
+schema: .venv/.local ## Write schema/schema.graphql and docs/reference
 	@$(BIN)/python -m schema
+	@$(BIN)/python -m infra.docs.reference
+
+docs: .venv/.dev ## Build the documentation into build/docs/site
+	@$(BIN)/python -m infra.docs
 
 coverage: .venv/.dev $(EXPLORER) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
-	@rm -rf .venv api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis
+	@rm -rf .venv build examples/typescript/node_modules examples/typescript/build api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis
 	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A list of candidates, since a machine may have several and a name may be a stand-in that only fails.
@@ -87,3 +92,7 @@ $(BIN)/pip:
 
 $(EXPLORER): $(EXPLORER_SOURCES) | $(BIN)/pip
 	@infra/local/build_explorer.sh
+
+# With the Node that built GraphiQL: the machine's, or the one in .venv.
+$(EXAMPLES): examples/typescript/package-lock.json | $(EXPLORER)
+	@cd examples/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent

@@ -12,5 +12,7 @@ _PANEL: Final = "For operators"
 app = typer.Typer()
 app.add_typer(cli.app)
 app.add_typer(top.app)
-for described in (*cli.app.registered_groups, *cli.app.registered_commands, *top.app.registered_commands):
-    described.rich_help_panel = _PANEL
+for group in cli.app.registered_groups:
+    group.rich_help_panel = _PANEL
+for command in (*cli.app.registered_commands, *top.app.registered_commands):
+    command.rich_help_panel = _PANEL

@@ -17,7 +17,6 @@ import mermaidx
 
 from core.errors import ConfigurationError, DarkroomError
 from infra.docs.pages import Pages
-from infra.docs.reference import Reference
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _HERE: Final = Path(__file__).parent
@@ -41,22 +40,15 @@ def build(folder: Path) -> Path:
     """
     shutil.rmtree(folder, ignore_errors=True)
     source = folder / "docs"
-    (source / "reference").mkdir(parents=True)
-    pages = Pages(REPOSITORY, source, draw=_draw)
-    (source / "decisions").mkdir()
+    (source / "decisions").mkdir(parents=True)
     (source / "decisions" / "index.md").write_text(_decisions())
-    reference = {f"reference/{name}": text for name, text in Reference(REPOSITORY).pages()}
-    for place in reference:
-        (source / place).touch()
-    for place, text in reference.items():
-        (source / place).write_text(pages.rewritten(text, origin=f"docs/{place}", place=place))
-    pages.copy()
+    Pages(REPOSITORY, source, draw=_draw).copy()
     shutil.copyfile(_HERE / "site.css", source / "site.css")
     config = tomllib.loads((_HERE / "site.toml").read_text())
     _check_menu(config["nav"], source)
     # JSON is YAML too.
     (folder / "mkdocs.yml").write_text(json.dumps(config, indent=2))
-    done = subprocess.run(  # noqa: S603 - the generator of this environment
+    done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"],
         cwd=folder,
         capture_output=True,
@@ -77,7 +69,10 @@ def _draw(text: str, target: Path) -> None:
 
 def _decisions() -> str:
     """A page that lists the decision records by their titles."""
-    lines = ["# Decisions\n", "Why things are as they are, where that may be asked: context, choice, consequence.\n"]
+    lines = [
+        "# Decisions\n",
+        "Why things are as they are, where that may be asked: context, choice, consequence.\n",
+    ]
     for path in sorted((REPOSITORY / "docs" / "decisions").glob("*.md")):
         title = path.read_text().partition("\n")[0].removeprefix("# ")
         lines.append(f"- [{title}]({path.name})")
@@ -92,7 +87,9 @@ def _check_menu(menu: list[Any], source: Path) -> None:
     if missing := named - there:
         raise ConfigurationError(f"the menu names pages that are not there: {', '.join(sorted(missing))}")
     if hidden := there - named - listed:
-        raise ConfigurationError(f"no menu leads to {', '.join(sorted(hidden))}: name them in infra/docs/site.toml")
+        raise ConfigurationError(
+            f"no menu leads to {', '.join(sorted(hidden))}: name them in infra/docs/site.toml"
+        )
 
 
 if __name__ == "__main__":

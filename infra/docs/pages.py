@@ -9,7 +9,9 @@ from typing import Final
 
 from core.errors import ConfigurationError
 
-_LINK: Final = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+_LINK: Final = re.compile(r"`[^`\n]+`|(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+"""A link, or code in a line, in which nothing is one."""
+
 _FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _FOREIGN: Final = ("http://", "https://", "mailto:")
 
@@ -57,11 +59,15 @@ class Pages:
     def _places(self) -> Mapping[str, str]:
         """Where each file of the repository that belongs to the site lies there."""
         docs = {
-            path.relative_to(self._repository).as_posix(): path.relative_to(self._repository / "docs").as_posix()
+            path.relative_to(self._repository).as_posix(): path.relative_to(
+                self._repository / "docs"
+            ).as_posix()
             for path in sorted((self._repository / "docs").rglob("*"))
             if path.is_file()
         }
-        roots = {origin: place for origin, place in ROOT_PAGES.items() if (self._repository / origin).exists()}
+        roots = {
+            origin: place for origin, place in ROOT_PAGES.items() if (self._repository / origin).exists()
+        }
         return {**docs, **roots}
 
     def rewritten(self, text: str, *, origin: str, place: str) -> str:
@@ -87,6 +93,8 @@ class Pages:
             return f"![Diagram]({_relative(name, folder)}){{ .diagram }}"
 
         def link(found: re.Match[str]) -> str:
+            if found[2] is None:
+                return found[0]
             target, mark, heading = found[2].partition("#")
             if not target or found[2].startswith(_FOREIGN):
                 return found[0]
@@ -94,9 +102,7 @@ class Pages:
             return f"{found[1]}({_relative(self._place_of(lies, origin=origin), folder)}{mark}{heading})"
 
         drawn = _FENCE.sub(diagram, text)
-        return "".join(
-            part if is_code else _LINK.sub(link, part) for is_code, part in _code_and_prose(drawn)
-        )
+        return "".join(part if is_code else _LINK.sub(link, part) for is_code, part in _code_and_prose(drawn))
 
     def _place_of(self, lies: str, *, origin: str) -> str:
         path = self._repository / lies

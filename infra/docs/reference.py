@@ -1,4 +1,7 @@
-"""The API reference: every operation and type of the schema, with an example of each operation."""
+"""The API reference: every operation and type of the schema, with an example of each operation.
+
+``python -m infra.docs.reference`` writes its pages, which a test compares with the schema.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -34,6 +37,13 @@ _ROOTS: Final = {
     "subscriptions": ("Subscriptions", "Subscription"),
 }
 _GENERATED: Final = "What the [schema](../../schema/schema.graphql) says, with an example of each.\n"
+
+
+def main() -> None:
+    """Write the pages."""
+    repository = Path(__file__).resolve().parents[2]
+    for name, text in Reference(repository).pages():
+        (repository / "docs" / "reference" / name).write_text(text)
 
 
 class Reference:
@@ -77,11 +87,14 @@ class Reference:
     def _answer(self, named: GraphQLNamedType) -> str:
         if not isinstance(named, GraphQLUnionType):
             return f"{_link(named)}."
-        good, errors = [], []
+        good: list[str] = []
+        errors: list[str] = []
         for member in named.types:
             is_error = any(interface.name == _ERROR for interface in member.interfaces)
             (errors if is_error else good).append(_link(member))
-        return f"{' or '.join(good)}; or an error: {', '.join(errors)}." if errors else f"{' or '.join(good)}."
+        return (
+            f"{' or '.join(good)}; or an error: {', '.join(errors)}." if errors else f"{' or '.join(good)}."
+        )
 
     def _errors(self) -> Iterator[str]:
         for named in self._named():
@@ -104,14 +117,12 @@ class Reference:
                 yield f"## {named.name}\n\nA moment in ISO 8601, with its offset from UTC.\n"
 
     def _named(self) -> Iterable[GraphQLNamedType]:
-        return (
-            named for name, named in sorted(self._schema.type_map.items()) if not name.startswith("__")
-        )
+        return (named for name, named in sorted(self._schema.type_map.items()) if not name.startswith("__"))
 
 
 _ERRORS: Final = """\
-Members of a mutation's union that a client can act on; all of them have a `message` for people. Everything else is an entry of
-`errors`: [its codes](../api.md#errors).
+Members of a mutation's union that a client can act on; all of them have a `message` for people.
+Everything else is an entry of `errors`: [its codes](../api.md#errors).
 """
 
 
@@ -119,7 +130,16 @@ def _fields(named: GraphQLObjectType | GraphQLInterfaceType | GraphQLInputObject
     rows = [
         f"| `{name}` | {_type(field)} | {_prose(field.description)} |" for name, field in named.fields.items()
     ]
-    return "\n".join((f"## {named.name}\n", f"{_prose(named.description)}\n", "| field | type | |", "|---|---|---|", *rows, ""))
+    return "\n".join(
+        (
+            f"## {named.name}\n",
+            f"{_prose(named.description)}\n",
+            "| field | type | |",
+            "|---|---|---|",
+            *rows,
+            "",
+        )
+    )
 
 
 def _row(name: str, value: GraphQLArgument | GraphQLInputField) -> str:
@@ -152,3 +172,7 @@ def _escaped(text: str) -> str:
 
 def _prose(text: str | None) -> str:
     return re.sub(r"\s+", " ", text or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()
