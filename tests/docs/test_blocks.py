@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import dotenv
 import pytest
@@ -55,12 +56,12 @@ def _shell(text: str) -> None:
 
 
 def _known_command(words: list[str]) -> None:
-    commands = typer.main.get_group(program([])).commands
+    command: Any = typer.main.get_group(program([]))
     for word in words:
-        assert word in commands, f"darkroom {' '.join(words)}"
-        commands = getattr(commands[word], "commands", None)
-        if commands is None:
+        if not hasattr(command, "commands"):
             return
+        assert word in command.commands, f"darkroom {' '.join(words)}"
+        command = command.commands[word]
 
 
 def _graphql(text: str) -> None:
