@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -42,9 +43,9 @@ def show(data: bytes, *, console: Console) -> None:
 
     By its graphics protocol (kitty's, or sixel as iTerm2 and others have it), else in half blocks.
     """
-    if not console.is_terminal or console.is_dumb_terminal:
+    # On being imported the library asks the terminal what it can do, and reads the answer.
+    if not console.is_terminal or console.is_dumb_terminal or not sys.stdin.isatty():
         return
-    # On being imported it asks the terminal what it can do.
     from PIL import Image as Pillow  # noqa: PLC0415
     from textual_image.renderable import Image  # noqa: PLC0415
 
