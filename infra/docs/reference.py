@@ -20,12 +20,10 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLUnionType,
-    Undefined,
     build_schema,
     get_named_type,
     print_ast,
 )
-from graphql.utilities import ast_from_value
 
 EXAMPLES: Final = Path("docs/reference/examples")
 """A document for each operation, named like its field; a test sends all of them."""
@@ -143,10 +141,8 @@ def _fields(named: GraphQLObjectType | GraphQLInterfaceType | GraphQLInputObject
 
 
 def _row(name: str, value: GraphQLArgument | GraphQLInputField) -> str:
-    default = ""
-    if value.default_value is not Undefined and value.default_value is not None:
-        node = ast_from_value(value.default_value, value.type)
-        default = f"`{print_ast(node)}`" if node else ""
+    written = value.ast_node.default_value if value.ast_node else None
+    default = f"`{print_ast(written)}`" if written and written.kind != "null_value" else ""
     return f"| {name} | {_type(value)} | {default} | {_prose(value.description)} |"
 
 
