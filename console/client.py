@@ -27,6 +27,9 @@ _WATCH_PAUSE: Final = 1.0
 _DOWNLOAD_SECONDS: Final = 120
 
 _LIMITS: Final = {"RateLimited", "QuotaExceeded", "QUOTA_EXCEEDED", "RATE_LIMITED"}
+_WRONG: Final = {"", "BAD_USER_INPUT", "NOT_FOUND"}
+"""Codes of what nobody but the caller can mend; a value that is none of a type has no code."""
+
 _SIGN_IN: Final = {"InvalidCredentials", "InvalidToken", "EmailNotVerified", "UNAUTHENTICATED"}
 
 _GENERATION: Final = """
@@ -231,4 +234,5 @@ def _refusal(error: TransportQueryError) -> CommandError:
     code = _code(error)
     if code == "UNAUTHENTICATED":
         return CommandError("you are not signed in any more: run `darkroom signin`", status=Exit.SIGN_IN)
-    return CommandError(str(first["message"]), status=Exit.LIMIT if code in _LIMITS else Exit.FAILED)
+    status = Exit.LIMIT if code in _LIMITS else Exit.REFUSED if code in _WRONG else Exit.FAILED
+    return CommandError(str(first["message"]), status=status)

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _PANEL: Final = "For customers"
 _LOCAL: Final = "http://127.0.0.1:8000"
 _NEVER_IN_FILES: Final = {"EMAIL"}
+_ENDED: Final = {"FAILED": "failed", "REJECTED": "was rejected", "CANCELED": "was canceled"}
 _OPTIONS: Final = {
     "prompt": "PROMPT",
     "negativePrompt": "--negative",
@@ -241,7 +242,7 @@ def _finish(client: Client, generation_id: str, *, output: Path | None, terminal
     if made["state"] != "SUCCEEDED":
         terminal.result(made, saved=[])
         reason = f": {made['error']['message']}" if made["error"] else ""
-        raise CommandError(f"the generation {made['state'].lower()}{reason}")
+        raise CommandError(f"the generation {_ENDED[made['state']]}{reason}")
     if made["delivery"] in _NEVER_IN_FILES:
         terminal.result(made, saved=[])
         terminal.note("Made; a letter brings it.")

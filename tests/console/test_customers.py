@@ -87,6 +87,10 @@ async def test_every_refused_field_is_named_with_its_limit(
     assert done.returncode == 2
     for option in ("--size, its width", "--size, its height", "--steps"):
         assert option in done.stderr
+    unknown = darkroom("generate", "a tent", "--scheduler", "fastest", **as_premium)
+    assert (unknown.returncode, "FASTEST" in unknown.stderr) == (2, True)
+    nobodys = darkroom("watch", "R2VuZXJhdGlvbjp4", **as_premium)
+    assert nobodys.returncode == 2
 
 
 @pytest.mark.parametrize(
