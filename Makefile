@@ -81,7 +81,7 @@ $(BIN)/pip:
 	}
 
 .venv/.local: $(PINS) | $(BIN)/pip
-	@echo 'Installing Darkroom into .venv'
+	@echo 'Installing Darkroom into .venv: some gigabytes, some minutes'
 	@$(PIP) install -c constraints.txt -e '.[local]'
 	@touch $@
 

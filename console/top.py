@@ -150,7 +150,7 @@ def _queues(now: Standing) -> Panel:
         )
     waits = now.waits
     told = (
-        f"premium waited {waits.median:.1f} s in the middle, {waits.longest:.1f} s at most (10 min)"
+        f"premium waited {waits.median:.1f} s (median), {waits.longest:.1f} s at most, in 10 min"
         if waits and waits.median is not None and waits.longest is not None
         else "no premium job in 10 min"
     )
@@ -232,7 +232,8 @@ def _table(*columns: str) -> Table:
     """One without lines; columns that end in ``>`` are set to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left")
+        justify = "right" if column.endswith(">") else "left"
+        table.add_column(column.removesuffix(">"), justify=justify, no_wrap=True)
     return table
 
 
@@ -242,4 +243,5 @@ def _age(moment: datetime | None, at: datetime) -> float | None:
 
 def _since(moment: datetime | None, at: datetime) -> str:
     age = _age(moment, at)
-    return "" if age is None else span(age)
+    # The greatest unit says enough here.
+    return "" if age is None else " ".join(span(age).split()[:2])
