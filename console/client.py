@@ -219,7 +219,10 @@ def accepted(answer: Answer) -> Answer:
         return answer
     details = [(field["field"], field["message"]) for field in answer.get("fields", ())]
     wait = answer.get("retryAfter") or answer.get("rateRetryAfter")
-    message = answer["message"] if wait is None else f"{answer['message']} Try again in {wait:.0f} s."
+    # The message of several refused fields is all of theirs in a line.
+    message = "this cannot be asked for" if details else answer["message"]
+    if wait is not None:
+        message = f"{message} Try again in {wait:.0f} s."
     status = Exit.LIMIT if kind in _LIMITS else Exit.SIGN_IN if kind in _SIGN_IN else Exit.REFUSED
     raise CommandError(message, status=status, details=details)
 

@@ -33,7 +33,7 @@ def darkroom(shell: dict[str, str], tmp_path: Path) -> Darkroom:
             capture_output=True,
             text=True,
             check=False,
-            timeout=90,
+            timeout=200,
         )
 
     return run

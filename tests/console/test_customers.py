@@ -19,7 +19,7 @@ from PIL import Image
 from tests.console.conftest import Darkroom
 from tests.stack import PASSWORD, Customer, Stack
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 
 
 async def test_a_customer_signs_in_makes_a_picture_and_signs_out(

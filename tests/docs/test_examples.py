@@ -13,7 +13,7 @@ from PIL import Image
 from tests.docs.blocks import REPOSITORY
 from tests.stack import PASSWORD, Stack
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 
 EXAMPLES = REPOSITORY / "examples"
 PROGRAMS = {
@@ -45,7 +45,7 @@ async def _run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=200,
     )
 
 

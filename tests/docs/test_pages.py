@@ -19,10 +19,10 @@ from infra.docs.reference import EXAMPLES
 from tests.docs.blocks import BLOCKS, REPOSITORY, Block
 from tests.stack import PASSWORD, Customer, Stack
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 
 _MARKER = "@@block {}@@"
-_SECONDS = 90
+_SECONDS = 200
 REFERENCE = "docs/reference/"
 
 
