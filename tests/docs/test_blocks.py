@@ -100,7 +100,6 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "toml": tomllib.loads,
     "yaml": lambda text: list(yaml.safe_load_all(text)),
     "mermaid": bool,  # drawn by the site's build
-    "sql": bool,  # asked of the database by the test of pages
 }
 
 
