@@ -8,11 +8,12 @@ PINS := pyproject.toml constraints.txt
 FRONTEND := api/frontend/dist/studio/index.html
 FRONTEND_SOURCES := schema/schema.graphql \
   $(shell find api/frontend -name node_modules -prune -o -name generated -prune -o -path api/frontend/dist -prune -o -type f -print)
-MODULES := api batcher core gpu_worker infra schema
+EXAMPLES := examples/typescript/node_modules/.package-lock.json
+MODULES := api batcher console core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
+.PHONY: help up test docs faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
 	screenshots coverage clean
 
 help: ## Show the targets
@@ -22,7 +23,7 @@ help: ## Show the targets
 up: .venv/.local $(FRONTEND) ## Start the whole of Darkroom here; Ctrl-C stops it
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
-test: lint typecheck $(FRONTEND) ## Run every check and every test
+test: lint typecheck $(FRONTEND) $(EXAMPLES) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
@@ -64,8 +65,12 @@ pin: .venv/.local ## Pin hub models to their present commits, and images to thei
 
 frontend: $(FRONTEND) ## Build the studio and GraphiQL
 
-schema: .venv/.local ## Write schema/schema.graphql
+schema: .venv/.local ## Write schema/schema.graphql and docs/reference
 	@$(BIN)/python -m schema
+	@$(BIN)/python -m infra.docs.reference
+
+docs: .venv/.dev ## Build the documentation into build/docs/site
+	@$(BIN)/python -m infra.docs
 
 screenshots: .venv/.dev $(FRONTEND) ## Take the pictures of both pages for docs/images
 	@$(BIN)/pytest --quiet tests/browser/screenshots.py
@@ -74,7 +79,8 @@ coverage: .venv/.dev $(FRONTEND) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
-	@rm -rf .venv api/frontend/dist api/frontend/node_modules api/frontend/studio/generated htmlcov dist .coverage* .*_cache .hypothesis
+	@rm -rf .venv build api/frontend/dist api/frontend/node_modules api/frontend/studio/generated examples/typescript/node_modules \
+	  examples/typescript/build htmlcov dist .coverage* .*_cache .hypothesis
 	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A list of candidates, since a machine may have several and a name may be a stand-in that only fails.
@@ -91,7 +97,7 @@ $(BIN)/pip:
 	}
 
 .venv/.local: $(PINS) | $(BIN)/pip
-	@echo 'Installing Darkroom into .venv'
+	@echo 'Installing Darkroom into .venv: some gigabytes, some minutes'
 	@$(PIP) install -c constraints.txt -e '.[local]'
 	@touch $@
 
@@ -102,3 +108,7 @@ $(BIN)/pip:
 
 $(FRONTEND): $(FRONTEND_SOURCES) | $(BIN)/pip
 	@infra/local/build_frontend.sh
+
+# With the Node that built the pages: the machine's, or the one in .venv.
+$(EXAMPLES): examples/typescript/package-lock.json | $(FRONTEND)
+	@cd examples/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent

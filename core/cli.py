@@ -1,13 +1,11 @@
-"""``darkroom``: what operators do from a shell."""
+"""What operators do from a shell; ``console`` makes a program of it."""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Annotated, TypeVar
 from uuid import UUID
 
-import dotenv
 import typer
 
 from core.accounts.closing import close_account
@@ -17,7 +15,7 @@ from core.accounts.premium import create_voucher, grant_premium, revoke_purchase
 from core.accounts.registration import Registration
 from core.accounts.sessions import tier_of
 from core.clock import now
-from core.errors import DarkroomError, NotFoundError
+from core.errors import NotFoundError
 from core.lifecycle import GenerationState
 from core.models import Account, LetterKind, LetterState
 from core.outbox import JobOutbox
@@ -47,19 +45,6 @@ Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
 Kind = Annotated[LetterKind | None, typer.Option(help="Only letters of this kind.")]
 AccountOption = Annotated[str | None, typer.Option(help="Only letters to the account with this address.")]
 Days = Annotated[int, typer.Option(help="Days of premium time.")]
-
-
-def main() -> None:
-    """Run a command; an error of ours is one line and exit status 1.
-
-    On one machine the stack leaves its settings in its state folder; what the shell sets comes first.
-    """
-    dotenv.load_dotenv(Path(os.environ.get("DARKROOM_HOME", ".darkroom")) / "operator.env")
-    try:
-        app()
-    except DarkroomError as error:
-        typer.secho(f"darkroom: {error}", err=True, fg="red")
-        raise SystemExit(1) from error
 
 
 def _with_database(action: Callable[[], Awaitable[_T]]) -> _T:
@@ -331,7 +316,3 @@ def window_show(window_id: UUID) -> None:
             typer.echo(f"failure    {failed}: {reason or 'without a reason'}")
 
     _with_database(show)
-
-
-if __name__ == "__main__":
-    main()

@@ -160,15 +160,20 @@ class Customer:
 
     async def watch(self, generation_id: str) -> AsyncGenerator[dict[str, Any]]:
         """The events of a generation, to their end."""
+        async for event in self.subscribe(WATCH, id=generation_id):
+            yield event["generationStatus"]
+
+    async def subscribe(self, document: str, **variables: Any) -> AsyncGenerator[dict[str, Any]]:
+        """The answers of a subscription, to its end."""
         transport = WebsocketsTransport(
             url=f"{self.url.replace('http', 'ws', 1)}/graphql",
             subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
             init_payload={"authorization": f"Bearer {self.token}"},
         )
         async with Client(transport=transport) as session:
-            request = GraphQLRequest(WATCH, variable_values={"id": generation_id})
+            request = GraphQLRequest(document, variable_values=variables)
             async for event in session.subscribe(request):
-                yield event["generationStatus"]
+                yield event
 
     async def watch_to_end(self, generation_id: str) -> list[dict[str, Any]]:
         return [event async for event in self.watch(generation_id)]

@@ -36,7 +36,12 @@ Darkroom is ready.
   Window     {window}{window_note}
   Models     {models}{models_note}
 
-A first picture:
+A first picture, which asks for that password:
+
+  .venv/bin/darkroom signin {premium} --url {url}
+  .venv/bin/darkroom generate "a red house by the sea at sunset" -o house.png --url {url}
+
+or with curl alone:
 
 {query}
 
@@ -45,7 +50,7 @@ Ctrl-C stops everything; {home} keeps its state.
 
 
 def compose(settings: StackSettings, *, url: str, home: Home, password: str) -> str:
-    """The banner, with a query that can be pasted into a shell as it is."""
+    """The banner, with commands and a query that can be pasted into a shell as they are."""
     is_default = settings.window == _DEFAULT_WINDOW
     note = "   (every 2 minutes; DARKROOM_WINDOW sets another)" if is_default else "   (from DARKROOM_WINDOW)"
     offered = settings.offer.models

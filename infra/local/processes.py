@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,4 +310,4 @@ def _module(name: str, *arguments: str) -> Command:
 
 
 def _darkroom(*arguments: str) -> Command:
-    return Command(argv=(str(Path(sysconfig.get_path("scripts")) / "darkroom"), *arguments))
+    return Command(argv=(sys.executable, "-m", "console", *arguments))

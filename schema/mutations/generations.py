@@ -29,20 +29,34 @@ from schema.types.node import key_of
 class GenerateInput:
     """A request for pictures."""
 
-    prompt: str = strawberry.field(description="What to draw.")
-    negative_prompt: str = strawberry.field(default="", description="What to keep away from.")
-    model: strawberry.ID | None = strawberry.field(default=None, description="A model's id, from `models`.")
-    width: int | None = strawberry.field(default=None, description="Pixels, a multiple of 8.")
-    height: int | None = strawberry.field(default=None, description="Pixels, a multiple of 8.")
-    steps: int | None = strawberry.field(default=None, description="Denoising steps.")
+    prompt: str = strawberry.field(description="What to draw: 1 to the model's `maxPromptLength` characters.")
+    negative_prompt: str = strawberry.field(
+        default="", description="What to keep away from; as long as a prompt at most."
+    )
+    model: strawberry.ID | None = strawberry.field(
+        default=None, description="A model's id, from `models`; the first of them if left out."
+    )
+    width: int | None = strawberry.field(
+        default=None, description="Pixels, the model's `minSize` to `maxSize`, a multiple of 8."
+    )
+    height: int | None = strawberry.field(
+        default=None, description="Pixels, the model's `minSize` to `maxSize`, a multiple of 8."
+    )
+    steps: int | None = strawberry.field(
+        default=None, description="Denoising steps, 1 to the model's `maxSteps`."
+    )
     guidance_scale: float | None = strawberry.field(
-        default=None, description="How strictly to follow the prompt."
+        default=None, description="How strictly to follow the prompt, 0 to the model's `maxGuidanceScale`."
     )
     seed: int | None = strawberry.field(
         default=None, description="0 to 2147483647; the same seed gives the same picture. Random if left out."
     )
-    count: int = strawberry.field(default=1, description="How many pictures, each with the next seed.")
-    scheduler: Scheduler | None = strawberry.field(default=None, description="The sampler.")
+    count: int = strawberry.field(
+        default=1, description="How many pictures, 1 to the model's `maxCount`, each with the next seed."
+    )
+    scheduler: Scheduler | None = strawberry.field(
+        default=None, description="The sampler; the model's own if left out."
+    )
     format: ImageFormat = strawberry.field(default=ImageFormat.PNG, description="The pictures' encoding.")
     delivery: Delivery | None = strawberry.field(
         default=None, description="EMAIL by default on the normal tier, DOWNLOAD on premium."

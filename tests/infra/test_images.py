@@ -140,7 +140,7 @@ async def test_an_image_is_made_from_nothing_and_its_process_becomes_healthy(
     process: str, full_build: ImageBuild, environment: dict[str, str], queue: Queue, tmp_path: Path
 ) -> None:
     stage = full_build.build(process)
-    assert (stage.root / "opt/darkroom/api/explorer/dist/index.html").is_file()
+    assert (stage.root / "opt/darkroom/api/frontend/dist/studio/index.html").is_file()
     torch = any(stage.path("/opt/venv/lib").glob("python*/site-packages/torch"))
     assert torch == (process == "gpu_worker")
     await becomes_healthy(stage, environment, tmp_path)
@@ -186,7 +186,7 @@ def test_images_are_named_by_a_tag_that_does_not_wander(quick_build: ImageBuild)
     [
         ("core/settings.py", False),
         ("gpu_worker/demo_model/weights/unet/diffusion_pytorch_model.safetensors", False),
-        ("infra/local/build_explorer.sh", False),
+        ("infra/local/build_frontend.sh", False),
         ("tests/conftest.py", True),
         (".git/config", True),
         (".darkroom/secrets.json", True),

@@ -1,0 +1,1 @@
+"""The ``darkroom`` program: what customers and operators do from a terminal."""

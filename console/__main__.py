@@ -1,0 +1,72 @@
+"""``darkroom``: the commands of customers and of operators in one program."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import dotenv
+import typer
+
+from console.failures import CommandError
+from core.errors import DarkroomError
+
+CUSTOMERS: Final = ("generate", "watch", "cancel", "signin", "signout")
+"""The commands that speak the public API."""
+
+_OURS: Final = ("console", "core")
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line, and ends with the exit status that it has.
+
+    On one machine the stack leaves its settings in its state folder; what the shell sets comes first.
+    """
+    dotenv.load_dotenv(Path(os.environ.get("DARKROOM_HOME", ".darkroom")) / "operator.env")
+    try:
+        program(sys.argv[1:])()
+    except CommandError as error:
+        typer.secho(f"darkroom: {error}", err=True, fg="red")
+        for field, reason in error.details:
+            typer.secho(f"  {field}: {reason}", err=True, fg="red")
+        raise SystemExit(error.status) from error
+    except DarkroomError as error:
+        typer.secho(f"darkroom: {error}", err=True, fg="red")
+        raise SystemExit(1) from error
+
+
+def program(words: list[str]) -> typer.Typer:
+    """The commands among which the words choose, and no others where that is plain.
+
+    Operators' need the libraries of the database and customers' those of a GraphQL client. Who has one kind
+    installed need not have the other, nor wait for it.
+    """
+    word = words[0] if words else ""
+    if word in CUSTOMERS:
+        kinds = [_commands("console.customers")]
+    else:
+        operators = _commands("console.operators")
+        known = operators is not None and word in typer.main.get_group(operators).commands
+        kinds = [operators] if known else [_commands("console.customers"), operators]
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, help="Make pictures with Darkroom, or run one."
+    )
+    for commands in filter(None, kinds):
+        app.add_typer(commands)
+    return app
+
+
+def _commands(name: str) -> typer.Typer | None:
+    """A module's commands, or none where their libraries are not installed."""
+    try:
+        found: typer.Typer = importlib.import_module(name).app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(_OURS):
+            raise
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The documentation site, built from what stands in the repository."""
