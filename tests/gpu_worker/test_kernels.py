@@ -109,7 +109,7 @@ def assert_scaled(ours: fp8.Scaled, exact: torch.Tensor) -> None:
     scales = ours.scales.double()
     near = (values * scales - exact).abs() <= (exact.abs() / 16 + 2**-10 * scales) * 1.01
     if DEVICE == "cpu":
-        # Triton's interpreter loses the carry of a number that is rounded up to a power of two, and the bits of
+        # Triton's interpreter loses the carry of a number that is rounded up to a power of two, and bits of
         # those that are smaller than any with an exponent.
         near |= torch.frexp(exact / scales).mantissa.abs() >= 1 - 2**-5
         near |= (exact / scales).abs() < 2**-6
