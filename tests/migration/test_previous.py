@@ -64,6 +64,9 @@ def old_tree(server_folder: Path) -> Path:
     folder = server_folder / "last release"
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
+    where = [sys.executable, "-P", "-c", "import core; print(core.__file__)"]
+    imported = subprocess.check_output(where, env={**os.environ, "PYTHONPATH": str(folder)}, text=True)
+    assert imported.startswith(str(folder))
     return folder
 
 
