@@ -52,7 +52,7 @@ class Plan:
 
 
 FULL: Final = Plan(side=128, steps=20, few=10, many=30, rounds=4, light=50, busy=120, burst=96, mixed=24)
-QUICK: Final = Plan(side=64, steps=8, few=4, many=12, rounds=2, light=10, busy=24, burst=24, mixed=6)
+QUICK: Final = Plan(side=64, steps=8, few=4, many=12, rounds=3, light=10, busy=24, burst=24, mixed=6)
 
 Sample = tuple[int, int, float]
 """How many pictures together, of how many steps, took how many seconds."""
@@ -61,19 +61,20 @@ Sample = tuple[int, int, float]
 def pace_of(samples: Sequence[Sample], *, steps: int, slots: int = SLOTS) -> Pace:
     """The service times behind measured ones.
 
-    Of so many pictures together the longer ones take longer by their further steps alone. What is left is
-    the same for every job, and something for each picture: a straight line by least squares.
+    Of several measurements the shortest counts: what else a machine does makes work longer, never shorter.
+    Of so many pictures together those with more steps take longer by these alone. What is left is the same
+    for every job, and something for each picture: a straight line by least squares.
     """
-    medians = {
-        (together, length): statistics.median(
+    shortest = {
+        (together, length): min(
             seconds for one, other, seconds in samples if (one, other) == (together, length)
         )
         for together, length, _ in samples
     }
-    sizes = sorted({together for together, _ in medians})
-    few, many = min(length for _, length in medians), max(length for _, length in medians)
-    ticks = {size: (medians[size, many] - medians[size, few]) / (many - few) for size in sizes}
-    around = [medians[size, few] - few * ticks[size] for size in sizes]
+    sizes = sorted({together for together, _ in shortest})
+    few, many = min(length for _, length in shortest), max(length for _, length in shortest)
+    ticks = {size: (shortest[size, many] - shortest[size, few]) / (many - few) for size in sizes}
+    around = [shortest[size, few] - few * ticks[size] for size in sizes]
     each, fixed = statistics.linear_regression(sizes, around)
     each = max(0.0, each)
     # How the rest is shared between before and after the steps changes no latency of an idle worker.
