@@ -209,7 +209,7 @@ async def _lived(queue: Queue, count: int) -> list[Figure]:
             name="nats-server, of each",
             value=1000 * nats,
             unit="ms CPU",
-            note="3 messages stored, 2 in memory",
+            note="3 stored messages",
         ),
         Figure(
             name="its disk, of each", value=(after.nats_bytes - before.nats_bytes) / count / 1024, unit="KiB"

@@ -25,7 +25,7 @@ WINDOW_SECONDS: Final = 30
 
 _PASSWORD: Final = "for this benchmark only"  # noqa: S105 - of a stack that lives for minutes
 _READY_SECONDS: Final = 180
-_LAST_SECONDS: Final = 240
+_LAST_SECONDS: Final = 300
 _PAUSE: Final = 0.2
 _TICKS: Final = "darkroom_tick_seconds"
 _SIGNIN: Final = """
@@ -68,9 +68,14 @@ class OneMachine:
         client: that reaches its api.
         rows: a connection to its database.
         worker: what its worker counts.
+        side: of the pictures that are asked for, in pixels.
+        steps: of these, unless something else is said.
     """
 
-    def __init__(self, client: httpx.AsyncClient, rows: asyncpg.Connection, worker: Metrics) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, rows: asyncpg.Connection, worker: Metrics, *, side: int, steps: int
+    ) -> None:
+        self._side, self._steps = side, steps
         self._client = client
         self._rows = rows
         self._worker = worker
@@ -90,14 +95,20 @@ class OneMachine:
         self._begun = await self._rows.fetchval("SELECT clock_timestamp()")
         self._busy = (await self._worker.histogram(_TICKS)).total
 
-    async def ask(self, *, premium: bool, steps: int = 20) -> None:
+    async def ask(self, *, premium: bool, steps: int | None = None) -> None:
         """Ask for one picture, and return once it is accepted.
 
         Raises:
             BenchmarkError: it is not.
         """
         [one] = self._orders.parameters(1)
-        asked = {"prompt": one.prompt, "seed": one.seed, "steps": steps}
+        asked = {
+            "prompt": one.prompt,
+            "seed": one.seed,
+            "steps": steps or self._steps,
+            "width": self._side,
+            "height": self._side,
+        }
         email = PREMIUM_EMAIL if premium else NORMAL_EMAIL
         answer = await self._execute(_GENERATE, {"input": asked}, token=self._tokens[email])
         if answer["generate"]["__typename"] != "Generation":
@@ -170,8 +181,15 @@ class OneMachine:
 
 
 @asynccontextmanager
-async def open_one_machine(folder: Path, *, slots: int) -> AsyncIterator[OneMachine]:
-    """``python -m infra.local`` in an empty folder, with limits that nobody meets, until the block ends."""
+async def open_one_machine(folder: Path, *, slots: int, side: int, steps: int) -> AsyncIterator[OneMachine]:
+    """``python -m infra.local`` in an empty folder, with limits that nobody meets, until the block ends.
+
+    Args:
+        folder: an empty one.
+        slots: of its worker.
+        side: of the pictures, in pixels.
+        steps: of the pictures.
+    """
     home, port = folder / "home", Ports(folder / "ports.json").of("api")
     env = {
         **os.environ,
@@ -202,7 +220,7 @@ async def open_one_machine(folder: Path, *, slots: int) -> AsyncIterator[OneMach
             await asyncio.sleep(_PAUSE)
         rows = await asyncpg.connect(_database_url(home))
         try:
-            stack = OneMachine(client, rows, Metrics(_metrics_url(home)))
+            stack = OneMachine(client, rows, Metrics(_metrics_url(home)), side=side, steps=steps)
             await stack.sign_in()
             yield stack
         finally:

@@ -13,14 +13,10 @@ from benchmarks.one_machine import OneMachine, Served, open_one_machine
 from benchmarks.report import Figure, at_most, tell
 
 SLOTS: Final = 8
-STEPS: Final = 20
 CLOSE: Final = 0.15
 """By which share the model may be wrong."""
 
 _TOGETHER: Final = (1, 2, 4, 8)
-_FEW, _MANY = 10, 30
-"""Steps of the pictures by which the time of a step and that around all steps are told apart."""
-
 _ROUNDS: Final = 5
 """After which a speed is found: slower workers have fuller ticks, and so less to do."""
 
@@ -33,6 +29,10 @@ class Plan:
     """How much to measure.
 
     Attributes:
+        side: of the pictures, in pixels.
+        steps: of the pictures.
+        few: steps of the shorter pictures by which the time of a step and that around all are told apart.
+        many: steps of the longer ones.
         rounds: of measuring service times, each before and after the loads.
         light: premium pictures at a fifth of what the worker can do.
         busy: premium pictures at three fifths of it.
@@ -40,6 +40,10 @@ class Plan:
         mixed: premium pictures that come, at three tenths, while a window of as many as ``burst`` is made.
     """
 
+    side: int
+    steps: int
+    few: int
+    many: int
     rounds: int
     light: int
     busy: int
@@ -47,41 +51,43 @@ class Plan:
     mixed: int
 
 
-FULL: Final = Plan(rounds=4, light=50, busy=120, burst=96, mixed=24)
-QUICK: Final = Plan(rounds=1, light=10, busy=24, burst=24, mixed=6)
+FULL: Final = Plan(side=128, steps=20, few=10, many=30, rounds=4, light=50, busy=120, burst=96, mixed=24)
+QUICK: Final = Plan(side=64, steps=8, few=4, many=12, rounds=3, light=10, busy=24, burst=24, mixed=6)
 
 Sample = tuple[int, int, float]
 """How many pictures together, of how many steps, took how many seconds."""
 
 
-def pace_of(samples: Sequence[Sample], *, slots: int = SLOTS) -> Pace:
+def pace_of(samples: Sequence[Sample], *, steps: int, slots: int = SLOTS) -> Pace:
     """The service times behind measured ones.
 
-    Of so many pictures together the longer ones take longer by their further steps alone. What is left is
-    the same for every job, and something for each picture: a straight line by least squares.
+    Of several measurements the shortest counts: what else a machine does makes work longer, never shorter.
+    Of so many pictures together those with more steps take longer by these alone. What is left is the same
+    for every job, and something for each picture: a straight line by least squares.
     """
-    medians = {
-        (together, steps): statistics.median(
-            seconds for one, other, seconds in samples if (one, other) == (together, steps)
+    shortest = {
+        (together, length): min(
+            seconds for one, other, seconds in samples if (one, other) == (together, length)
         )
-        for together, steps, _ in samples
+        for together, length, _ in samples
     }
-    sizes = sorted({together for together, _ in medians})
-    ticks = {size: (medians[size, _MANY] - medians[size, _FEW]) / (_MANY - _FEW) for size in sizes}
-    around = [medians[size, _FEW] - _FEW * ticks[size] for size in sizes]
+    sizes = sorted({together for together, _ in shortest})
+    few, many = min(length for _, length in shortest), max(length for _, length in shortest)
+    ticks = {size: (shortest[size, many] - shortest[size, few]) / (many - few) for size in sizes}
+    around = [shortest[size, few] - few * ticks[size] for size in sizes]
     each, fixed = statistics.linear_regression(sizes, around)
     each = max(0.0, each)
     # How the rest is shared between before and after the steps changes no latency of an idle worker.
     rest = max(0.0, fixed)
-    return Pace(ticks=ticks, steps=STEPS, slots=slots, aside=each, before=rest / 2, after=rest / 2)
+    return Pace(ticks=ticks, steps=steps, slots=slots, aside=each, before=rest / 2, after=rest / 2)
 
 
-async def measured_pace(stack: OneMachine, rounds: int) -> list[Sample]:
+async def measured_pace(stack: OneMachine, plan: Plan) -> list[Sample]:
     """How long pictures take that come together to an idle worker."""
     samples = []
-    for _ in range(rounds):
+    for _ in range(plan.rounds):
         for together in _TOGETHER:
-            for steps in (_FEW, _MANY):
+            for steps in (plan.few, plan.many):
                 await asyncio.sleep(_QUIET)
                 await stack.begin()
                 await asyncio.gather(*(stack.ask(premium=True, steps=steps) for _ in range(together)))
@@ -120,13 +126,13 @@ def modelled(pace: Pace, served: Served) -> Outcome:
 
 async def measure(folder: Path, plan: Plan) -> list[Figure]:
     """The whole comparison, in ``folder``, which is empty."""
-    async with open_one_machine(folder, slots=SLOTS) as stack:
+    async with open_one_machine(folder, slots=SLOTS, side=plan.side, steps=plan.steps) as stack:
         tell("service times")
         await stack.begin()
         await asyncio.gather(*(stack.ask(premium=True) for _ in range(SLOTS)))
         await stack.served()
-        samples = await measured_pace(stack, plan.rounds)
-        capacity = pace_of(samples).pictures_per_second
+        samples = await measured_pace(stack, plan)
+        capacity = pace_of(samples, steps=plan.steps).pictures_per_second
         found = {}
         for name, share, count in (("light", 0.2, plan.light), ("busy", 0.6, plan.busy)):
             tell(f"premium at {share:.0%} of {capacity:.2f} pictures a second")
@@ -137,8 +143,8 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
         arrivals = poisson_arrivals(rate=0.3 * capacity, count=plan.mixed, seed=3)
         found[f"a window of {plan.burst}, premium at 30%"] = await _window(stack, plan.burst, arrivals)
         tell("service times again")
-        samples += await measured_pace(stack, plan.rounds)
-    pace = pace_of(samples)
+        samples += await measured_pace(stack, plan)
+    pace = pace_of(samples, steps=plan.steps)
     figures = [
         Figure(name=f"a step of {size} together", value=1000 * tick, unit="ms")
         for size, tick in pace.ticks.items()

@@ -216,6 +216,8 @@ for _value in ("query", "mutation"):
     OPERATIONS_TIMED_OUT.labels(operation=_value)
 for _value in ("put", "get"):
     STORAGE_SECONDS.labels(operation=_value, outcome="failed")
+for _value in ("subject", "connection"):
+    BROKER_REFUSALS.labels(what=_value)
 CHECKOUTS.labels(outcome="refused")
 WEBHOOKS.labels(outcome="refused")
 for _value in ("SUCCEEDED", "FAILED"):

@@ -165,6 +165,7 @@ SERVICE: Final = Dashboard(
                 title="Publishing, p99 and failures",
                 queries={
                     "{{outcome}}, p99": _quantile(0.99, "darkroom_publish_seconds", by="outcome"),
+                    "refused {{what}}, a second": _rate("darkroom_broker_refusals_total", by="what"),
                 },
                 unit="s",
             ),

@@ -32,6 +32,7 @@ BOUNDS = {
     "tier": set(Tier),
     "state": {*GenerationState, "open", "idle", "busy", "free"},
     "lane": set(Lane),
+    "what": {"subject", "connection"},
     "why": {"exhausted", "broken", "lost"},
     "kind": {*(kind.value for kind in LetterKind), "pictures", "padding"},
     "outcome": OUTCOMES,

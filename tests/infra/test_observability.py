@@ -16,6 +16,8 @@ from infra.observability.dashboards import DASHBOARDS as DECLARED
 from infra.observability.dashboards import FOLDER
 from tests.infra.queries import RULES, Selector, queries, rules, selectors
 
+pytestmark = pytest.mark.infra
+
 RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks.md"
 COLLECTORS = (prometheus_client.Counter, prometheus_client.Gauge, prometheus_client.Histogram)
 FOREIGN = {
@@ -43,6 +45,7 @@ def exposed() -> dict[str, set[str]]:
                 prometheus_client.Gauge: ("",),
                 prometheus_client.Histogram: ("_bucket", "_sum", "_count"),
             }[type(metric)]
+            # As it is served: a counter's name ends so whether its declaration says it or not.
             names |= {f"{metric._name}{suffix}": set(metric._labelnames) for suffix in suffixes}
     return names
 
