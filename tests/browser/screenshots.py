@@ -1,9 +1,11 @@
 """Takes the pictures of both pages for ``docs/images``: ``make screenshots``. Not one of the tests."""
 
+import asyncio
 import re
 from typing import Final
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.test_explorer import Explorer
@@ -30,16 +32,18 @@ _SCENES: Final = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def painter(stack: Stack) -> Customer:
     """A premium customer who has asked for some pictures already."""
     customer = await stack.new_customer()
     stack.darkroom("account", "grant-premium", customer.email, "--days", "365")
-    for number, (prompt, width, height) in enumerate(_SCENES):
-        generation_id = await customer.generate(
+    made = [
+        await customer.generate(
             prompt=prompt, width=width, height=height, seed=20 + number, delivery="DOWNLOAD"
         )
-        await customer.watch_to_end(generation_id)
+        for number, (prompt, width, height) in enumerate(_SCENES)
+    ]
+    await asyncio.gather(*(customer.watch_to_end(generation_id) for generation_id in made))
     return customer
 
 
@@ -58,7 +62,7 @@ async def test_the_studio_while_a_picture_develops(browser: Browser, stack: Stac
         await _shot(visited.page, "studio-dark")
 
 
-async def test_one_picture_in_the_light_theme(browser: Browser, stack: Stack, painter: Customer) -> None:
+async def test_the_gallery_in_the_light_theme(browser: Browser, stack: Stack, painter: Customer) -> None:
     async with visit(browser, stack.urls[0], size=DESKTOP, theme="light") as visited:
         studio = Studio(visited)
         await studio.sign_in(painter.email)

@@ -157,15 +157,6 @@ const BUY_PREMIUM = `# 6. Buy premium
 # where no card payment is set up. BuyPremium
 # answers with the address of a page to pay on.
 
-query Offers {
-  offers {
-    id
-    days
-    price
-    currency
-  }
-}
-
 mutation BuyPremium($input: BuyPremiumInput!) {
   buyPremium(input: $input) {
     __typename
@@ -176,6 +167,15 @@ mutation BuyPremium($input: BuyPremiumInput!) {
     ... on UserError {
       message
     }
+  }
+}
+
+query Offers {
+  offers {
+    id
+    days
+    price
+    currency
   }
 }
 `;

@@ -69,7 +69,7 @@ export function Viewer({ place, previous, next, freshen, close, prompt, again }:
                   <a
                     className="button primary"
                     href={place.picture.url ?? ""}
-                    download={fileName(place.picture)}
+                    download
                     data-testid="download"
                   >
                     <DownloadIcon /> Download
@@ -149,8 +149,4 @@ function Facts({ generation, picture }: { generation: Generation; picture: Pictu
       ))}
     </dl>
   );
-}
-
-function fileName({ seed, contentType }: Picture): string {
-  return `darkroom-${seed}.${contentType.replace("image/", "").replace("jpeg", "jpg")}`;
 }
