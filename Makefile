@@ -5,35 +5,47 @@ SHELL := /bin/sh
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints.txt
-EXPLORER := api/explorer/dist/index.html
+FRONTEND := api/frontend/dist/studio/index.html
+FRONTEND_SOURCES := schema/schema.graphql \
+  $(shell find api/frontend -name node_modules -prune -o -name generated -prune -o -path api/frontend/dist -prune -o -type f -print)
 EXAMPLES := examples/typescript/node_modules/.package-lock.json
-EXPLORER_SOURCES := $(shell find api/explorer -name node_modules -prune -o -path api/explorer/dist -prune -o -type f -print)
 MODULES := api batcher console core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test docs faults audit lint format typecheck migrate migrations pin explorer schema coverage clean
+.PHONY: help up test docs faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
+	screenshots coverage clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 # The recipe is one program, so that make hands its own SIGTERM straight to it.
-up: .venv/.local $(EXPLORER) ## Start the whole of Darkroom here; Ctrl-C stops it
+up: .venv/.local $(FRONTEND) ## Start the whole of Darkroom here; Ctrl-C stops it
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
-test: lint typecheck $(EXPLORER) $(EXAMPLES) ## Run every check and every test
+test: lint typecheck $(FRONTEND) $(EXAMPLES) ## Run every check and every test
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
 	@$(BIN)/pytest -n 3 --dist loadfile --quiet -m faults tests/faults
 
-audit: .venv/.dev $(EXPLORER) ## Attack a served api, and print what became of it
+fleet: .venv/.dev ## Run the acceptance tests on a fleet, and processes of the last release beside these
+	@FLEET=1 $(BIN)/pytest --quiet -m acceptance tests/acceptance
+	@$(BIN)/pytest --quiet -m fleet tests
+
+audit: .venv/.dev $(FRONTEND) ## Attack a served api, and print what became of it
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet tests/audit
 
 lint: .venv/.dev ## Check style, formatting and the imports' directions
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo 'make format would change files'; exit 1; }
 	@found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
+
+lint-infra: .venv/.dev $(EXPLORER) ## Check images, Compose files, manifests and flows; make test does so too
+	@$(BIN)/pytest --quiet -m 'infra and not images' tests/infra
+
+images: .venv/.dev $(EXPLORER) ## Install what each image is made of from nothing, and start it
+	@$(BIN)/pytest --quiet -m images tests/infra
 
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet
@@ -48,10 +60,10 @@ migrate: .venv/.local ## Bring the schema of DARKROOM_DATABASE_URL up to date
 migrations: .venv/.local ## Write a migration for what changed in core/models.py
 	@$(BIN)/tortoise makemigrations
 
-pin: .venv/.local ## Pin the catalogue's hub models to their present commits
-	@$(BIN)/python -m gpu_worker.pin
+pin: .venv/.local ## Pin hub models to their present commits, and images to their digests
+	@status=0; for what in gpu_worker infra; do $(BIN)/python -m $$what.pin || status=1; done; exit $$status
 
-explorer: $(EXPLORER) ## Build GraphiQL
+frontend: $(FRONTEND) ## Build the studio and GraphiQL
 
 schema: .venv/.local ## Write schema/schema.graphql and docs/reference
 	@$(BIN)/python -m schema
@@ -60,11 +72,15 @@ schema: .venv/.local ## Write schema/schema.graphql and docs/reference
 docs: .venv/.dev ## Build the documentation into build/docs/site
 	@$(BIN)/python -m infra.docs
 
-coverage: .venv/.dev $(EXPLORER) ## Run the tests and write htmlcov/index.html
+screenshots: .venv/.dev $(FRONTEND) ## Take the pictures of both pages for docs/images
+	@$(BIN)/pytest --quiet tests/browser/screenshots.py
+
+coverage: .venv/.dev $(FRONTEND) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
-	@rm -rf .venv build examples/typescript/node_modules examples/typescript/build api/explorer/dist api/explorer/node_modules htmlcov dist .coverage* .*_cache .hypothesis
+	@rm -rf .venv build api/frontend/dist api/frontend/node_modules api/frontend/studio/generated examples/typescript/node_modules \
+	  examples/typescript/build htmlcov dist .coverage* .*_cache .hypothesis
 	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A list of candidates, since a machine may have several and a name may be a stand-in that only fails.
@@ -90,9 +106,9 @@ $(BIN)/pip:
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch .venv/.local $@
 
-$(EXPLORER): $(EXPLORER_SOURCES) | $(BIN)/pip
-	@infra/local/build_explorer.sh
+$(FRONTEND): $(FRONTEND_SOURCES) | $(BIN)/pip
+	@infra/local/build_frontend.sh
 
-# With the Node that built GraphiQL: the machine's, or the one in .venv.
-$(EXAMPLES): examples/typescript/package-lock.json | $(EXPLORER)
+# With the Node that built the pages: the machine's, or the one in .venv.
+$(EXAMPLES): examples/typescript/package-lock.json | $(FRONTEND)
 	@cd examples/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent

@@ -10,9 +10,9 @@ import uvloop
 from api.app import Parts, build_app, build_parts
 from api.server import ApiServer, server_config
 from api.settings import ApiSettings
-from core import failpoints, telemetry
-from core.errors import ConfigurationError, DarkroomError
-from core.queue import Queue
+from core import failpoints, telemetry, tracing
+from core.errors import DarkroomError
+from core.queue import Queue, Role
 from core.queue.topology import PREMIUM_RESULTS
 from core.repository.database import database, schema_there
 
@@ -30,6 +30,8 @@ def main() -> int:
     except DarkroomError as error:
         sys.stderr.write(f"api: {error}\n")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 
@@ -37,12 +39,9 @@ async def serve(settings: ApiSettings) -> None:
     """Run the HTTP server, the recorder of premium results and the relay in one process.
 
     It serves from the start: what needs the database or the broker is unavailable until they are there.
-
-    Raises:
-        ConfigurationError: the broker has a stream with other settings.
     """
     telemetry.serve_metrics(settings.telemetry)
-    queue = Queue(settings.broker, name="api")
+    queue = Queue(settings.broker, name="api", role=Role.API)
     async with telemetry.event_loop_measured(), database(settings.database):
         parts, begun, stop = build_parts(settings, queue=queue), asyncio.Event(), asyncio.Event()
         app = build_app(settings, parts)
@@ -60,8 +59,6 @@ async def serve(settings: ApiSettings) -> None:
                     stop.set()
                     if not begun.is_set():
                         beside.cancel()
-        except* ConfigurationError as wrong:
-            raise wrong.exceptions[0] from None
         finally:
             await parts.close()
             await queue.close()

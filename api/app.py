@@ -1,18 +1,16 @@
 """The HTTP application, put together from services that are already running."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, RedirectResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from api import downloads, health, webhooks
+from api import assets, downloads, health, webhooks
 from api.connections import Connections
-from api.graphql import EXPLORER_FOLDER, GraphQLEndpoint, GraphQLMiddleware
+from api.graphql import GraphQLEndpoint, GraphQLMiddleware
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
@@ -137,7 +135,7 @@ def build_app(settings: ApiSettings, parts: Parts) -> ASGIApp:
     app.include_router(pages_router())
     if settings.http.inbox_maildir is not None:
         app.include_router(inbox_router(settings.http.inbox_maildir))
-    _mount_explorer(app, EXPLORER_FOLDER)
+    _show_studio(app, settings)
     _answer_errors(app)
     return _let_in(RequestMiddleware(GraphQLMiddleware(app, endpoint=endpoint)), settings.http)
 
@@ -155,13 +153,14 @@ def _let_in(app: ASGIApp, settings: HttpSettings) -> ASGIApp:
     )
 
 
-def _mount_explorer(app: FastAPI, folder: Path) -> None:
-    if folder.is_dir():
-        app.mount("/explorer", StaticFiles(directory=folder), name="explorer")
+def _show_studio(app: FastAPI, settings: ApiSettings) -> None:
+    inbox = None if settings.http.inbox_maildir is None else "/inbox"
+    page = assets.studio(public_url=settings.links.public_url, inbox=inbox)
+    app.mount("/assets", assets.BuiltFiles(), name="assets")
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/graphql")
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    def show() -> Response:
+        return page.response()
 
 
 def _answer_errors(app: FastAPI) -> None:

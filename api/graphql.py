@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry import Schema
@@ -22,26 +20,19 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from api import assets
 from api.addresses import client_address
 from api.connections import Connections
 from api.media_types import preferred
-from api.operations import RefusedRequestError, decode_json, read_operation
+from api.operations import Operation, RefusedRequestError, decode_json, read_operation
 from api.rate_limit_headers import rate_limit_headers
 from api.settings import ApiSettings
 from api.websocket import WebSocketHandler
+from core import tracing
 from core.accounts.limits import Standing, touched
 from schema.context import Context, Services
 
 PATH: Final = "/graphql"
-EXPLORER_FOLDER: Final = Path(__file__).parent / "explorer" / "dist"
-
-_HEADERS = {
-    "Cache-Control": "no-cache",
-    # Monaco, GraphiQL's editor, sets styles from script and carries its fonts inside its style sheet.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-}
 _JSON: Final = "application/json"
 _GRAPHQL_JSON: Final = "application/graphql-response+json"
 _KINDS: Final = frozenset((OperationType.QUERY, OperationType.MUTATION))
@@ -65,7 +56,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             connection_init_wait_timeout=timedelta(seconds=settings.websocket.websocket_init_seconds),
             max_subscriptions_per_connection=settings.websocket.websocket_operations,
             # Also the address by which customers know us, which a proxy may have replaced in `Host`.
-            allowed_origins=(*settings.http.allowed_origins, _origin(settings.links.public_url)),
+            allowed_origins=(*settings.http.allowed_origins, assets.origin(settings.links.public_url)),
         )
         self.graphql_transport_ws_handler_class = partial(  # type: ignore[assignment] # it is only called
             WebSocketHandler,
@@ -73,6 +64,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             timeout_seconds=settings.documents.operation_timeout_seconds,
         )
         self._services = services
+        self._explorer = assets.explorer(public_url=settings.links.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a socket."""
@@ -99,7 +91,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def _answer(self, request: Request) -> Response:
         if request.method != "POST":
-            return _explorer(request)
+            return self._show_explorer(request)
         self._admit(request)
         media_type = preferred(request.headers.get("accept"), (_JSON, _GRAPHQL_JSON))
         if media_type is None:
@@ -108,7 +100,16 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         standings: list[Standing] = []
         touched.set(standings)
         try:
-            result = await self.schema.execute(
+            result = await self._executed(request, operation)
+        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError) as error:
+            raise RefusedRequestError.of(error) from error
+        return _response(result, media_type, rate_limit_headers(standings))
+
+    async def _executed(self, request: Request, operation: Operation) -> ExecutionResult:
+        # Whoever asks has no say in what is sampled here; where they trace it themselves, it is linked.
+        theirs = request.headers.get(tracing.HEADER) if tracing.enabled() else None
+        with tracing.span("GraphQL", kind=tracing.Kind.SERVER, links=(theirs,) if theirs else ()):
+            return await self.schema.execute(
                 operation.query,
                 variable_values=operation.variables,
                 context_value=self._context(request),
@@ -116,9 +117,13 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 allowed_operation_types=_KINDS,
                 operation_extensions=operation.extensions,
             )
-        except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError) as error:
-            raise RefusedRequestError.of(error) from error
-        return _response(result, media_type, rate_limit_headers(standings))
+
+    def _show_explorer(self, request: Request) -> Response:
+        """GraphiQL for a browser; nothing for a link with an operation."""
+        accept = request.headers.get("accept", "")
+        if request.method != "GET" or "query" in request.query_params or not _shows_pages(accept):
+            raise RefusedRequestError(HTTPStatus.METHOD_NOT_ALLOWED, "Operations are sent by POST.")
+        return self._explorer.response()
 
     def _context(self, connection: HTTPConnection) -> Context:
         return Context(
@@ -187,21 +192,5 @@ def _refusal(request: Request, error: RefusedRequestError) -> Response:
     )
 
 
-def _explorer(request: Request) -> Response:
-    """Our own build of GraphiQL for a browser, from our own origin; nothing for a link with an operation."""
-    accept = request.headers.get("accept", "")
-    if request.method != "GET" or "query" in request.query_params or not _shows_pages(accept):
-        raise RefusedRequestError(HTTPStatus.METHOD_NOT_ALLOWED, "Operations are sent by POST.")
-    page = EXPLORER_FOLDER / "index.html"
-    if not page.is_file():
-        return HTMLResponse("GraphiQL is not built here: run <code>make explorer</code>.", status_code=503)
-    return HTMLResponse(page.read_text(), headers=_HEADERS)
-
-
 def _shows_pages(accept: str) -> bool:
     return "text/html" in accept or "*/*" in accept
-
-
-def _origin(address: str) -> str:
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}"

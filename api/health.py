@@ -69,15 +69,18 @@ class HealthChecks:
                 _trouble("object store", self._storage.exists("health")),
             )
             self._missing = [missing for missing in (database, broker) if missing]
-            self._missing_besides = [missing for missing in (storage,) if missing]
+            refusal = self._queue.refusal and f"broker: {self._queue.refusal}"
+            self._missing_besides = [missing for missing in (storage, refusal) if missing]
             if not broker and not self._workers:
                 self._missing_besides.append("gpu_worker: no warm worker")
             self._looked_at = time.monotonic()
 
     async def _count_workers(self) -> tuple[int, str | None]:
         """How many warm workers there are, and what is wrong with the broker."""
+        if trouble := self._queue.trouble:
+            return 0, f"broker: {trouble}"
         if not self._queue.healthy:
-            return 0, "broker: not connected"
+            return 0, "broker: a consumer is lost"
         reading = asyncio.create_task(self._queue.workers())
         trouble = await _trouble("broker", reading)
         return (0, trouble) if trouble else (len(reading.result()), None)

@@ -27,6 +27,7 @@ from strawberry.types.execution import ExecutionResult, PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from api.connections import FORBIDDEN, Connections
+from core import tracing
 from core.errors import ServiceUnavailableError, UnauthenticatedError
 from core.telemetry import WEBSOCKETS, WEBSOCKETS_CLOSED
 from schema.context import Context
@@ -184,7 +185,9 @@ class WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         """Send what comes of an operation, to its end."""
         try:
             try:
-                await self._send_results(operation)
+                # A subscription's ends with it.
+                with tracing.span("GraphQL", kind=tracing.Kind.SERVER, network__protocol__name="websocket"):
+                    await self._send_results(operation)
             except GraphQLError as error:
                 await operation.send_initial_errors([error])
             except Exception as error:  # noqa: BLE001 - it is logged where it is made presentable

@@ -16,22 +16,27 @@ from batcher.letters.rendering import Renderer
 from batcher.release import Releaser
 from batcher.retention import Retention
 from batcher.settings import BatcherSettings
-from core import failpoints, telemetry
+from batcher.survey import Survey
+from core import failpoints, telemetry, tracing
 from core.accounts.erasing import AccountEraser
 from core.accounts.reminders import Reminders
 from core.errors import DarkroomError
 from core.mail import Mailer
 from core.outbox import JobOutbox
-from core.queue import Queue, topology
+from core.queue import Queue, Role, topology
 from core.reconciler import Reconciler
 from core.recording import Recorder
 from core.repository.database import database, schema_there
 from core.storage import DownloadLinks, Storage
+from core.vitals import Vitals
 
 _MEBIBYTE = 1024 * 1024
 _PAUSE = 1.0
-_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 """Of glibc's ``mallopt``."""
+
+_LARGE = 128 * 1024
+"""Bytes from which an allocation goes back to the system as soon as it is freed."""
 
 log = structlog.get_logger("batcher")
 
@@ -42,7 +47,7 @@ def main() -> int:
         settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
         failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
-        _share_memory_among_threads()
+        _give_memory_back()
         asyncio.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"batcher: {error}\n")
@@ -50,14 +55,21 @@ def main() -> int:
     except Exception:
         log.exception("batcher_crashed")
         return 1
+    finally:
+        tracing.stop()
     return 0
 
 
-def _share_memory_among_threads() -> None:
-    """Have glibc keep one heap: each thread that encodes letters would hold on to one of its own."""
+def _give_memory_back() -> None:
+    """Have glibc keep little of what letters took.
+
+    Each thread that encodes one would hold on to a heap of its own; and having seen a few large attachments
+    freed, glibc would take all later ones from the heap, which then has holes and no end to cut off.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 async def serve(settings: BatcherSettings) -> None:
@@ -74,10 +86,15 @@ async def serve(settings: BatcherSettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
-    telemetry.serve_metrics(settings.telemetry)
+    queue, begun = Queue(settings.broker, name="batcher", role=Role.BATCHER), asyncio.Event()
+
+    def missing() -> list[str]:
+        if not begun.is_set():
+            return ["database, schema or broker: not there yet"]
+        return [] if queue.connected else ["broker: not connected"]
+
+    Vitals(missing=missing).serve(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
-        queue = Queue(settings.broker, name="batcher")
-        begun = asyncio.Event()
         working = asyncio.create_task(_work_when_there(settings, queue, begun, stop))
         try:
             await _ended(working, settings.process.batcher_drain_seconds, begun, stop, hurry)
@@ -138,6 +155,7 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
             reconciler.run(stop=stop),
             postman.run(stop=stop),
             retention.run(stop=stop),
+            Survey(queue=queue).run(stop=stop),
             reminders.run(lead=timedelta(days=settings.letters.premium_reminder_days), stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they

@@ -10,12 +10,13 @@ import structlog
 from batcher.capacity import fitting
 from batcher.clock import Clock
 from batcher.order import release_order
+from core import tracing
 from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
 from core.failpoints import Failpoint, reach
 from core.messages import Job
 from core.models import Generation, Window, WindowState
-from core.outbox import JobOutbox, job_of
+from core.outbox import JobOutbox, publish
 from core.outlook import released_work
 from core.queue import Delivery, Lane, Queue, Workers, signs_of_life, topology
 from core.recording import window_finished
@@ -66,7 +67,8 @@ class Releaser:
         await self._clock.start(stop=stop)
         while not stop.is_set():
             for tick in await self._ticks.fetch(1, wait=_TICK_WAIT):
-                await self._settle(tick)
+                with tracing.span("window tick", kind=tracing.Kind.CONSUMER):
+                    await self._settle(tick)
             await self._clock.look()
 
     async def _settle(self, tick: Delivery) -> None:
@@ -114,13 +116,18 @@ class Releaser:
                     await message.reject()
 
     async def _open(self, tick: Delivery, job_ids: list[UUID]) -> None:
+        with tracing.span("open window") as span:
+            window = await self._decide(tick, job_ids)
+            span.note(darkroom__window=str(window.id), darkroom__jobs=window.jobs)
+
+    async def _decide(self, tick: Delivery, job_ids: list[UUID]) -> Window:
         opened_at = now()
         deadline = opened_at + self._allowed
         taken, put_off = await self._choose(job_ids, opened_at=opened_at, deadline=deadline)
         async with in_transaction():
             window = await windows.open_window(tick_at=tick.stored_at, deadline=deadline)
             if window.state is not WindowState.COLLECTING:
-                return
+                return window
             await windows.assign(window, taken, put_off=put_off)
             if not window.jobs:
                 await windows.discard(window)
@@ -135,6 +142,7 @@ class Releaser:
             put_off=put_off,
             deadline=deadline.isoformat(),
         )
+        return window
 
     async def _choose(
         self, job_ids: Sequence[UUID], *, opened_at: datetime, deadline: datetime
@@ -152,18 +160,21 @@ class Releaser:
 
     async def _release(self, window: Window) -> None:
         ordered = release_order(await windows.unreleased(window.id))
-        for start in range(0, len(ordered), _IN_FLIGHT):
-            await self._offer(ordered[start : start + _IN_FLIGHT], window)
+        with tracing.span("release window", darkroom__window=str(window.id), darkroom__jobs=len(ordered)):
+            for start in range(0, len(ordered), _IN_FLIGHT):
+                await self._offer(ordered[start : start + _IN_FLIGHT], window)
         finished = await windows.mark_running(window.id, at=now())
         log.info("window_released", window=str(window.id), jobs=len(ordered))
         if finished is not None:
             await window_finished(finished, queue=self._queue)
 
     async def _offer(self, part: Sequence[Generation], window: Window) -> None:
-        jobs = [job_of(generation).model_copy(update={"deadline": window.deadline}) for generation in part]
-        await asyncio.gather(*(self._queue.publish_job(Lane.BATCH, job) for job in jobs))
+        offers = (
+            publish(self._queue, Lane.BATCH, generation, deadline=window.deadline) for generation in part
+        )
+        await asyncio.gather(*offers)
         reach(Failpoint.WINDOW_MID_RELEASE)
-        ids = [job.id for job in jobs]
+        ids = [generation.id for generation in part]
         await windows.mark_released(ids, at=now())
         # One that was canceled since it was read has been called off before it was published.
         for generation in await windows.canceled(ids):

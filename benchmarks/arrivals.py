@@ -2,8 +2,12 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+DAY: Final = 86_400.0
+_BUSIEST: Final = 14 * 3600.0
 
 
 def poisson_arrivals(*, rate: float, count: int, seed: int) -> list[float]:
@@ -18,6 +22,29 @@ def poisson_arrivals(*, rate: float, count: int, seed: int) -> list[float]:
         at += chance.expovariate(rate)
         moments.append(at)
     return moments
+
+
+def daily_arrivals(*, per_day: float, swing: float, days: float, seed: int) -> Iterator[float]:
+    """Seconds from a midnight at which independent customers come, by day more of them than by night.
+
+    Args:
+        per_day: how many come in a day.
+        swing: by how much their rate at two in the afternoon is above its mean, and at two at night below; as
+            a share of it, 0 to 1.
+        days: for how long.
+        seed: the same gives the same moments.
+    """
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    most = per_day / DAY * (1 + swing)
+    at = 0.0
+    while per_day:
+        at += chance.expovariate(most)
+        if at >= days * DAY:
+            return
+        # Of a Poisson process at the highest rate each is kept as often as the rate then is of that.
+        rate = 1 + swing * math.cos(2 * math.pi * (at - _BUSIEST) / DAY)
+        if chance.random() * (1 + swing) < rate:
+            yield at
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -42,6 +42,9 @@ class Ears:
             raise BenchmarkError(f"a picture failed: {made!r}") from made
         return job, made
 
+    def joined(self, picture: Picture) -> None:
+        """See :class:`gpu_worker.engine.Listener`."""
+
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
 

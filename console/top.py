@@ -232,8 +232,8 @@ def _table(*columns: str) -> Table:
     """One without lines; columns that end in ``>`` are set to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        justify = "right" if column.endswith(">") else "left"
-        table.add_column(column.removesuffix(">"), justify=justify, no_wrap=True)
+        name = column.removesuffix(">")
+        table.add_column(name, justify="left" if name == column else "right", no_wrap=True)
     return table
 
 

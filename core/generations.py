@@ -10,6 +10,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 from tortoise.exceptions import IntegrityError
 
+from core import tracing
 from core.accounts.limits import RateLimiter, note, pictures_key
 from core.accounts.sessions import tier_of
 from core.accounts.tokens import AccessClaims
@@ -143,9 +144,10 @@ class Generations:
 
     async def find(self, asker: AccessClaims, generation_id: UUID) -> Generation | None:
         """One generation of the asker's; none also where the asker's session was ended."""
-        return await self._lookups.find(
-            generation_id, session_id=asker.session_id, account_id=asker.account_id
-        )
+        with tracing.span("find generation", kind=tracing.Kind.CLIENT, db__system__name="postgresql"):
+            return await self._lookups.find(
+                generation_id, session_id=asker.session_id, account_id=asker.account_id
+            )
 
     async def get(self, account: Account, generation_id: UUID) -> Generation:
         """One generation of the account.
@@ -193,15 +195,16 @@ class Generations:
             cost={tier: self._limiter.pictures(tier).cost(request.count) for tier in Tier},
             pictures_key=pictures_key(asker.account_id),
         )
-        admission = await self._admissions.admit(
-            Request(
-                session_id=asker.session_id,
-                account_id=asker.account_id,
-                delivery=request.delivery,
-                bounds=bounds,
-                columns=columns,
+        with tracing.span("admit", kind=tracing.Kind.CLIENT, db__system__name="postgresql"):
+            admission = await self._admissions.admit(
+                Request(
+                    session_id=asker.session_id,
+                    account_id=asker.account_id,
+                    delivery=request.delivery,
+                    bounds=bounds,
+                    columns=columns,
+                )
             )
-        )
         if admission is None:
             raise UnauthenticatedError("The session was ended; sign in again.")
         return admission
@@ -247,6 +250,7 @@ def _columns(request: GenerationRequest, model: ModelEntry, *, request_id: str) 
         "idempotency_key": request.idempotency_key,
         "request_fingerprint": request.fingerprint(),
         "request_id": request_id,
+        "traceparent": tracing.place(),
     }
 
 

@@ -285,11 +285,12 @@ class WindowClock(Model):
 class Generation(Model):
     """One accepted request for pictures.
 
-    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so. ``worker``
-    began with it last, ``attempts`` is how often one has, ``losses`` how often the broker had lost its job.
-    ``cause`` is why our side failed it, for the operator: with it, it is a dead letter. ``retry_of`` is the
-    dead one that an operator made this from. Beside the indexes below there are partial ones, of what is
-    open, of what is unpublished (migration 0002), of what is dead, and of retries (0005).
+    ``published_at`` is empty while the job is only in this row: the relay publishes what stays so.
+    ``traceparent`` is where in a trace it was asked for. ``worker`` began with it last, ``attempts`` is how
+    often one has, ``losses`` how often the broker had lost its job. ``cause`` is why our side failed it, for
+    the operator: with it, it is a dead letter. ``retry_of`` is the dead one that an operator made this from.
+    Beside the indexes below there are partial ones, of what is open, of what is unpublished (migration 0002),
+    of what is dead, and of retries (0005).
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -314,6 +315,7 @@ class Generation(Model):
     idempotency_key = fields.CharField(max_length=128, null=True)
     request_fingerprint = fields.CharField(max_length=64)
     request_id = fields.CharField(max_length=64, default="")
+    traceparent = fields.CharField(max_length=55, null=True)
     error = fields.TextField(null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
     published_at = fields.DatetimeField(null=True)
@@ -384,7 +386,7 @@ class Letter(Model):
 
     ``recipient`` is the address where there is no account to have it, and goes once the letter has left. A
     letter with neither is for nobody, and dropped: it was written because a stranger must not be able to
-    tell that there was nobody to write to.
+    tell that there was nobody to write to. ``traceparent`` is where in a trace it was written.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -402,6 +404,7 @@ class Letter(Model):
     claimed_until = fields.DatetimeField(null=True)
     sent_at = fields.DatetimeField(null=True)
     error = fields.TextField(null=True)
+    traceparent = fields.CharField(max_length=55, null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:
@@ -463,6 +466,8 @@ def database_config(settings: DatabaseSettings, *, patience: float | None = None
         "maxsize": settings.database_pool_size,
         "patience": patience,
     }
+    if (tls := settings.tls) is not None:
+        connection["credentials"]["ssl"] = tls
     return {
         "connections": {"default": connection},
         "apps": {"darkroom": {"models": ["core.models"], "migrations": "core.migrations"}},

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from core import tracing
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.failpoints import Failpoint, reach
@@ -93,6 +94,34 @@ def job_of(generation: Generation, *, deadline: datetime | None = None) -> Job:
     )
 
 
+async def publish(
+    queue: Queue, lane: Lane, generation: Generation, *, deadline: datetime | None = None
+) -> bool:
+    """Put a generation's job into a lane, as a part of the trace in which it was asked for.
+
+    Returns:
+        Whether the broker did not hold it there already.
+
+    Raises:
+        ServiceUnavailableError: the broker does not answer.
+    """
+    with tracing.span(
+        f"publish {lane.value}",
+        kind=tracing.Kind.PRODUCER,
+        parent=generation.traceparent,
+        links=_elsewhere(generation.traceparent),
+        messaging__system="nats",
+        darkroom__generation=str(generation.id),
+    ):
+        return await queue.publish_job(lane, job_of(generation, deadline=deadline))
+
+
+def _elsewhere(asked_in: str | None) -> tuple[str, ...]:
+    """What publishes a job later than it was asked for, such as a window's release, if that is traced."""
+    here = tracing.place()
+    return () if here is None or asked_in is None or here == asked_in else (here,)
+
+
 def lane_of(generation: Generation) -> Lane:
     """The lane that ought to hold a generation's job."""
     return Lane.BATCH if generation.released_at else Lane.of(generation.tier)
@@ -110,7 +139,7 @@ class JobOutbox:
         """Publish one job, to be marked soon. Without a broker nothing is lost: the relay tries again."""
         reach(Failpoint.JOB_BEFORE_PUBLISH)
         try:
-            await self._queue.publish_job(lane_of(generation), job_of(generation))
+            await publish(self._queue, lane_of(generation), generation)
         except ServiceUnavailableError as error:
             log.warning("job_left_to_relay", generation=str(generation.id), error=str(error))
             return
@@ -156,7 +185,7 @@ class JobOutbox:
         async with in_transaction():
             left = await generations.lock_unpublished(before=now() - RELAY_AGE, limit=_RELAY_BATCH)
             for generation in left:
-                await self._queue.publish_job(lane_of(generation), job_of(generation))
+                await publish(self._queue, lane_of(generation), generation)
             if left:
                 reach(Failpoint.RELAY_BEFORE_MARK)
                 await generations.mark_published([generation.id for generation in left], at=now())

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from core import tracing
 from core.clock import now
 from core.errors import InvalidMessageError, ServiceUnavailableError
 from core.failpoints import Failpoint, reach
@@ -68,15 +69,20 @@ class Recorder:
         Returns:
             The generation, or none when it had already ended: the first terminal result stands.
         """
-        async with in_transaction():
-            generation = await generations.transition(generation_id, state, at=at, error=error, cause=cause)
-            if generation is None:
-                return None
-            await generations.store_images(generation_id, images)
-            if _may_have_left_pictures(generation):
-                await erasures.note_leftovers(generation_id, ended_at=at)
-            finished = await _write_letter_if_due(generation, at=at)
-            reach(Failpoint.OUTCOME_BEFORE_COMMIT)
+        with tracing.span(
+            "finish", kind=tracing.Kind.CLIENT, db__system__name="postgresql", darkroom__state=state.value
+        ):
+            async with in_transaction():
+                generation = await generations.transition(
+                    generation_id, state, at=at, error=error, cause=cause
+                )
+                if generation is None:
+                    return None
+                await generations.store_images(generation_id, images)
+                if _may_have_left_pictures(generation):
+                    await erasures.note_leftovers(generation_id, ended_at=at)
+                finished = await _write_letter_if_due(generation, at=at)
+                reach(Failpoint.OUTCOME_BEFORE_COMMIT)
         reach(Failpoint.OUTCOME_AFTER_RECORD)
         GENERATIONS_FINISHED.labels(tier=generation.tier.value, state=state.value).inc()
         GENERATION_SECONDS.labels(tier=generation.tier.value).observe(
@@ -106,7 +112,14 @@ class Recorder:
             return
         with structlog.contextvars.bound_contextvars(generation=str(result.id), request_id=result.request_id):
             try:
-                await self._record(result)
+                with tracing.span(
+                    f"record {result.kind}",
+                    kind=tracing.Kind.CONSUMER,
+                    parent=message.traceparent,
+                    messaging__system="nats",
+                    darkroom__generation=str(result.id),
+                ):
+                    await self._record(result)
             except ServiceUnavailableError as error:
                 log.warning("result_postponed", error=repr(error))
                 await message.nak(delay=_RETRY_SECONDS)

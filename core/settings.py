@@ -7,9 +7,19 @@ api without one for the mail server.
 from dataclasses import dataclass, fields
 from email.utils import parseaddr
 from pathlib import Path
+from ssl import SSLContext, create_default_context
 from typing import Annotated, Final, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
@@ -29,27 +39,60 @@ class SettingsGroup(BaseSettings):
 class DatabaseSettings(SettingsGroup):
     """PostgreSQL.
 
+    With ``database_ca_file`` (PEM) the server has to show a certificate of that authority, for its name.
     Connecting, waiting for a connection, and a statement may take ``database_timeout_seconds`` each.
     """
 
     database_url: SecretStr
+    database_ca_file: FilePath | None = None
     database_pool_size: int = Field(default=10, ge=1)
     database_timeout_seconds: float = Field(default=4, gt=0)
+
+    @property
+    def tls(self) -> SSLContext | None:
+        """What a connection verifies; none where nothing is, and TLS is used if the server offers it."""
+        return create_default_context(cafile=self.database_ca_file) if self.database_ca_file else None
 
 
 class BrokerSettings(SettingsGroup):
     """NATS with JetStream. ``nats_replicas`` is 1 on one machine and 3 in production.
 
-    ``nats_url`` is one address, or several of a cluster's with commas between. ``nats_ack_wait_seconds`` is
-    how long the broker waits for a sign of life from the worker that holds a job; it waits for other readers
-    in proportion.
+    ``nats_url`` is one address, or several of a cluster's with commas between. Over ``tls://`` nothing is
+    said before the server has shown a certificate of an authority in ``nats_ca_file`` (PEM), or else of one
+    that the system trusts. ``nats_ack_wait_seconds`` is how long the broker waits for a sign of life from the
+    worker that holds a job; it waits for other readers in proportion.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca_file: Path | None = None
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_replicas: int = Field(default=1, ge=1, le=5)
     nats_ack_wait_seconds: float = Field(default=15, ge=1)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of every server that may be asked first."""
+        return [address.strip() for address in self.nats_url.split(",")]
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is."""
+        return self.nats_url.startswith("tls://")
+
+    @field_validator("nats_url")
+    @classmethod
+    def _all_encrypted_or_none(cls, url: str) -> str:
+        if len({address.strip().startswith("tls://") for address in url.split(",")}) > 1:
+            raise ValueError("has to name every server with tls://, or none")
+        return url
+
+    @field_validator("nats_ca_file")
+    @classmethod
+    def _authority_is_asked(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None and not str(info.data.get("nats_url", "tls://")).startswith("tls://"):
+            raise ValueError("says whom to trust over tls://, and DARKROOM_NATS_URL is not such an address")
+        return file
 
 
 class StorageSettings(SettingsGroup):
@@ -260,12 +303,18 @@ class FailpointSettings(SettingsGroup):
 
 
 class TelemetrySettings(SettingsGroup):
-    """Logs and metrics. Port 0 leaves the metrics server off."""
+    """Logs, metrics and traces. Port 0 leaves the metrics server off, no address the traces.
+
+    ``traces_url`` takes spans by OTLP over HTTP, path included; of the traces that begin in this process
+    ``traces_sampled_share`` are sent.
+    """
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="json", pattern="^(json|console)$")
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    traces_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+/\S*$")
+    traces_sampled_share: float = Field(default=1.0, ge=0, le=1)
 
 
 _Group = TypeVar("_Group", bound=SettingsGroup)

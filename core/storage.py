@@ -2,7 +2,9 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Collection
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final, Self
 from urllib.parse import urlencode
@@ -15,6 +17,7 @@ from obstore.store import ObjectStore, from_url
 
 from core.errors import ObjectNotFoundError, ServiceUnavailableError
 from core.settings import LinkSettings, StorageSettings
+from core.telemetry import STORAGE_SECONDS
 
 CHUNK: Final = 256 * 1024
 """Bytes handed out at a time by :meth:`Storage.stream`."""
@@ -56,10 +59,8 @@ class Storage:
         Raises:
             ServiceUnavailableError: the store did not take it.
         """
-        try:
+        with _asked("put", key):
             await obstore.put_async(self._store, key, data, attributes=self._attributes(content_type))
-        except (BaseError, OSError) as error:
-            raise ServiceUnavailableError(f"object store, put {key}: {error}") from error
 
     async def get(self, key: str) -> bytes:
         """Read an object whole.
@@ -68,35 +69,30 @@ class Storage:
             ObjectNotFoundError: nothing is stored under this key.
             ServiceUnavailableError: the store did not answer.
         """
-        try:
+        with _asked("get", key, reads=True):
             response = await obstore.get_async(self._store, key)
             return bytes(await response.bytes_async())
-        except (MissingObjectError, FileNotFoundError) as error:
-            raise ObjectNotFoundError(key) from error
-        except (BaseError, OSError) as error:
-            raise ServiceUnavailableError(f"object store, get {key}: {error}") from error
 
     async def stream(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Bytes ``start`` to ``end`` (exclusive) in chunks; raises as :meth:`get`, before the first chunk."""
-        try:
-            for offset in range(start, end, CHUNK):
+        for offset in range(start, end, CHUNK):
+            with _asked("get", key, reads=True):
                 part = await obstore.get_range_async(
                     self._store, key, start=offset, end=min(offset + CHUNK, end)
                 )
-                yield bytes(part)
-        except (MissingObjectError, FileNotFoundError) as error:
-            raise ObjectNotFoundError(key) from error
-        except (BaseError, OSError) as error:
-            raise ServiceUnavailableError(f"object store, get {key}: {error}") from error
+            yield bytes(part)
 
     async def exists(self, key: str) -> bool:
-        """Whether something is stored under this key."""
+        """Whether something is stored under this key.
+
+        Raises:
+            ServiceUnavailableError: the store did not answer.
+        """
         try:
-            await obstore.head_async(self._store, key)
-        except (MissingObjectError, FileNotFoundError):
+            with _asked("head", key, reads=True):
+                await obstore.head_async(self._store, key)
+        except ObjectNotFoundError:
             return False
-        except (BaseError, OSError) as error:
-            raise ServiceUnavailableError(f"object store, head {key}: {error}") from error
         return True
 
     async def delete_under(self, prefix: str, *, keep: Collection[str] = ()) -> int:
@@ -111,20 +107,39 @@ class Storage:
                 goes at the next call.
         """
         deleted = 0
-        try:
+        with _asked("delete", prefix):
             async for found in obstore.list(self._store, prefix=prefix):
                 keys = [item["path"] for item in found if item["path"] not in keep]
                 if keys:
                     await obstore.delete_async(self._store, keys)
                 deleted += len(keys)
-        except (BaseError, OSError) as error:
-            raise ServiceUnavailableError(f"object store, delete {prefix}: {error}") from error
         return deleted
 
     def _attributes(self, content_type: str) -> dict[str, str] | None:
         # A folder has nowhere to keep them.
         local = isinstance(self._store, obstore.store.LocalStore)
         return None if local else {"Content-Type": content_type}
+
+
+@contextmanager
+def _asked(operation: str, key: str, *, reads: bool = False) -> Iterator[None]:
+    """Measure a request to the store, and turn its errors into ours; one that reads may find nothing.
+
+    Raises:
+        ObjectNotFoundError: it found nothing.
+        ServiceUnavailableError: the store did not answer.
+    """
+    begun, outcome = time.perf_counter(), "answered"
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if reads and isinstance(error, (MissingObjectError, FileNotFoundError)):
+            outcome = "missing"
+            raise ObjectNotFoundError(key) from error
+        outcome = "failed"
+        raise ServiceUnavailableError(f"object store, {operation} {key}: {error}") from error
+    finally:
+        STORAGE_SECONDS.labels(operation=operation, outcome=outcome).observe(time.perf_counter() - begun)
 
 
 class DownloadLinks:

@@ -1,4 +1,4 @@
-"""Logs and metrics, the same in every process."""
+"""Logs and metrics, the same in every process; traces are switched on with them."""
 
 import asyncio
 import json
@@ -12,6 +12,8 @@ import orjson
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from core import tracing
+from core.errors import ConfigurationError
 from core.settings import TelemetrySettings
 
 _LAG_PAUSE: Final = 0.1
@@ -22,6 +24,9 @@ _WAITS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 900, 1800, 360
 
 CONSUMER_RECREATIONS: Final = Counter(
     "darkroom_consumer_recreations_total", "Consumers that were lost and declared again", ["stream"]
+)
+BROKER_REFUSALS: Final = Counter(
+    "darkroom_broker_refusals", "What the broker did not allow this process", ["what"]
 )
 STREAM_RECREATIONS: Final = Counter(
     "darkroom_stream_recreations_total", "Streams that were gone while the process ran and declared again"
@@ -139,6 +144,85 @@ BEATS_MADE_UP: Final = Counter(
 )
 
 
+GRAPHQL_ERRORS: Final = Counter(
+    "darkroom_graphql_errors_total", "Entries of `errors` that clients were told, by code", ["code"]
+)
+HTTP_SECONDS: Final = Histogram(
+    "darkroom_http_seconds",
+    "Seconds per HTTP request, by the first part of its path and the class of its status",
+    ["route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+STORAGE_SECONDS: Final = Histogram(
+    "darkroom_storage_seconds",
+    "Seconds per request to the object store, by what it was and whether it was answered",
+    ["operation", "outcome"],
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+PUBLISH_SECONDS: Final = Histogram(
+    "darkroom_publish_seconds",
+    "Seconds until the broker has stored a message, or it was given up, by outcome",
+    ["outcome"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10),
+)
+DATABASE_CONNECTIONS: Final = Gauge(
+    "darkroom_database_connections", "Connections of this process's pool", ["state"]
+)
+DATABASE_WAIT_SECONDS: Final = Histogram(
+    "darkroom_database_wait_seconds",
+    "Seconds until a statement had a connection of the pool",
+    buckets=(0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 4),
+)
+DATABASE_UNAVAILABLE: Final = Counter(
+    "darkroom_database_unavailable_total", "Statements that the server, or the way to it, did not answer"
+)
+STREAM_MESSAGES: Final = Gauge("darkroom_stream_messages", "Messages that a stream holds", ["stream"])
+CONSUMER_WAITING: Final = Gauge(
+    "darkroom_consumer_waiting", "Messages that a consumer has not been given yet", ["stream", "consumer"]
+)
+CONSUMER_UNANSWERED: Final = Gauge(
+    "darkroom_consumer_unanswered", "Messages that readers hold and have not settled", ["stream", "consumer"]
+)
+WORKERS_ALIVE: Final = Gauge(
+    "darkroom_workers", "Workers that give signs of life, by the tier that they serve", ["tier"]
+)
+WORKER_SLOTS: Final = Gauge(
+    "darkroom_worker_slots",
+    "Slots of the workers that give signs of life, by whether they are busy",
+    ["state"],
+)
+JOBS_UNPUBLISHED: Final = Gauge(
+    "darkroom_jobs_unpublished", "Accepted generations whose job waits for the relay"
+)
+GENERATIONS_OPEN: Final = Gauge(
+    "darkroom_generations_open", "Generations that have not ended, by tier and state", ["tier", "state"]
+)
+WINDOW_OPEN_SECONDS: Final = Gauge(
+    "darkroom_window_open_seconds", "For how long the oldest unfinished window has been open; 0 without one"
+)
+SURVEYED_AT: Final = Gauge(
+    "darkroom_surveyed_timestamp_seconds", "When this batcher last looked at all of that"
+)
+
+
+# What is counted from nothing has grown with the first; a rate of what only then appears does not show it.
+for _value in ("exhausted", "broken", "lost"):
+    JOBS_DEAD.labels(why=_value)
+for _value in ("PREMIUM", "NORMAL", "BATCH"):
+    JOBS_LOST.labels(lane=_value)
+for _value in ("INTERNAL", "SERVICE_UNAVAILABLE"):
+    GRAPHQL_ERRORS.labels(code=_value)
+for _value in ("query", "mutation"):
+    OPERATIONS_TIMED_OUT.labels(operation=_value)
+for _value in ("put", "get"):
+    STORAGE_SECONDS.labels(operation=_value, outcome="failed")
+CHECKOUTS.labels(outcome="refused")
+WEBHOOKS.labels(outcome="refused")
+for _value in ("SUCCEEDED", "FAILED"):
+    GENERATIONS_FINISHED.labels(tier="PREMIUM", state=_value)
+    GENERATIONS_FINISHED.labels(tier="NORMAL", state=_value)
+
+
 class _Lines(structlog.WriteLogger):
     """Writes the lines of one module; nothing stops where nobody reads them any longer."""
 
@@ -161,17 +245,30 @@ def _json(event: Any, **options: Any) -> str:  # noqa: ANN401 - structlog's
         return json.dumps(event, **options)
 
 
+def _name_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    place = tracing.place()
+    if place is not None:
+        _version, event["trace_id"], event["span_id"], _flags = place.split("-")
+    return event
+
+
 def configure(settings: TelemetrySettings, *, process: str) -> None:
     """Send every log line of this process, the libraries' included, to standard error as one format.
 
     The libraries' come by way of ``logging``. Our own do not: its records, handlers and locks would cost as
-    much as the line itself, which each request has.
+    much as the line itself, which each request has. Traces are sent where an address is set, and the lines
+    then name theirs.
+
+    Raises:
+        ConfigurationError: traces are to be sent, and what sends them is not installed.
     """
+    _start_tracing(settings, process=process)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *((_name_trace,) if tracing.enabled() else ()),
     ]
     rendering: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
@@ -198,6 +295,16 @@ def configure(settings: TelemetrySettings, *, process: str) -> None:
     for name in _TELL_ALL:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _start_tracing(settings: TelemetrySettings, *, process: str) -> None:
+    if settings.traces_url is None:
+        return
+    try:
+        from core.otlp import OtlpTracer  # noqa: PLC0415 - tenths of a second and megabytes, for those who ask
+    except ImportError as error:
+        raise ConfigurationError(f"DARKROOM_TRACES_URL needs opentelemetry-sdk: {error}") from error
+    tracing.start(OtlpTracer(url=settings.traces_url, share=settings.traces_sampled_share, process=process))
 
 
 def serve_metrics(settings: TelemetrySettings) -> None:

@@ -14,6 +14,7 @@ from core.messages import Job
 from core.queue import Delivery
 from core.telemetry import FIRST_STEP_SECONDS
 from gpu_worker.engine import Picture
+from gpu_worker.timeline import Timeline
 
 PREVIEW_SECONDS: Final = 0.5
 """The least time between two previews of a job."""
@@ -41,6 +42,7 @@ class Assignment:
         job: what to make.
         delivery: its message, not settled yet.
         watched: the jobs that somebody wants previews of.
+        freed: called on the event loop whenever a picture has left its slot for the decoder.
         clock: seconds, never falling.
     """
 
@@ -50,10 +52,12 @@ class Assignment:
         delivery: Delivery,
         *,
         watched: Container[UUID] = (),
+        freed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.job = job
         self.delivery = delivery
+        self.timeline = Timeline()
         self.canceled = False
         self._loop = asyncio.get_running_loop()
         self._steps = [0] * job.parameters.count
@@ -61,6 +65,7 @@ class Assignment:
         self._ended = asyncio.Event()
         self._told = 0
         self._watched = watched
+        self._freed = freed
         self._clock = clock
         self._preview: Image.Image | None = None
         self._next_preview_at = clock()
@@ -98,8 +103,16 @@ class Assignment:
 
     @property
     def under_way(self) -> int:
-        """How many slots it takes in the engine."""
+        """How many of its pictures the engine has."""
         return 0 if self._ended.is_set() else self.pictures
+
+    @property
+    def in_slots(self) -> int:
+        """How many of those have steps to do; the others are being decoded."""
+        if self._ended.is_set():
+            return 0
+        steps = self.job.parameters.steps
+        return sum(step < steps and index not in self._made for index, step in enumerate(self._steps))
 
     async def made(self) -> Sequence[Image.Image | Exception]:
         """Its pictures in order, each an RGB picture or why there is none, once all have ended."""
@@ -111,11 +124,18 @@ class Assignment:
         self.canceled = True
         self._ended.set()
 
+    def joined(self, picture: Picture) -> None:  # noqa: ARG002 - a listener
+        """See :class:`gpu_worker.engine.Listener`."""
+        self.timeline.joined()
+
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         if not any(self._steps):
             FIRST_STEP_SECONDS.labels(tier=self.job.tier.value).observe(self.age)
         self._steps[picture.index] = step
+        self.timeline.stepped()
+        if step == picture.steps:
+            self._loop.call_soon_threadsafe(self._freed)
 
     def wants_preview(self, picture: Picture) -> bool:
         """Whether a preview of ``picture`` would be told: so that none is drawn for nothing. For any thread.
@@ -138,6 +158,7 @@ class Assignment:
     def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
         """See :class:`gpu_worker.engine.Listener`."""
         self._made[picture.index] = made
+        self.timeline.ended()
         if len(self._made) == self.pictures:
             self._loop.call_soon_threadsafe(self._ended.set)
 

@@ -18,8 +18,11 @@ from diffusers import (
 )
 from diffusers.utils.logging import disable_progress_bar
 
-from core.errors import WeightsError
+from core.errors import ConfigurationError, WeightsError
 from core.lifecycle import Scheduler
+
+_FP8_CAPABILITY: Final = (8, 9)
+"""NVIDIA's Ada; Hopper is 9.0."""
 
 LCM_TRAINING_STEPS: Final = 50
 """Steps of the sampler that latent consistency models are distilled from: more of them need a finer one."""
@@ -27,10 +30,11 @@ LCM_TRAINING_STEPS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where pictures are made, and in which precision."""
+    """Where pictures are made, and in which precision; with ``fp8``, large products have eight bits."""
 
     device: torch.device
     dtype: torch.dtype
+    fp8: bool = False
 
     @property
     def name(self) -> str:
@@ -38,17 +42,29 @@ class Placement:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
 
-def best_placement(precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto") -> Placement:
+def best_placement(
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto", *, fp8: bool = False
+) -> Placement:
     """The first CUDA device where there is one, else the CPU.
 
     On the CPU this also sets how many threads torch computes with: every core that this process may use.
 
     Args:
         precision: of the weights; half precision on CUDA and single precision on the CPU where it is auto.
+        fp8: whether large products are to have eight bits.
+
+    Raises:
+        ConfigurationError: the device has no FP8.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
-        return Placement(device, getattr(torch, "float16" if precision == "auto" else precision))
+        if fp8 and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+            raise ConfigurationError(
+                f"{torch.cuda.get_device_name(device)} has no FP8: from 8.9 on they have"
+            )
+        return Placement(device, getattr(torch, "float16" if precision == "auto" else precision), fp8)
+    if fp8:
+        raise ConfigurationError("only GPUs have FP8")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return Placement(torch.device("cpu"), getattr(torch, "float32" if precision == "auto" else precision))
 

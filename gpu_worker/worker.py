@@ -5,6 +5,7 @@ import hashlib
 import math
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import structlog
 from PIL import Image
 
+from core import tracing
 from core.clock import now
 from core.errors import (
     GenerationFailedError,
@@ -33,6 +35,7 @@ from gpu_worker.reports import APOLOGY, Reports
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.watching import Watched
 
+_JOBS: Final = {Tier.PREMIUM: PREMIUM_JOBS, Tier.NORMAL: BATCH_JOBS}
 _PROGRESS_SECONDS: Final = 0.25
 _HEARTBEAT_SECONDS: Final = 3.0
 _FETCH_SECONDS: Final = 1.0
@@ -75,8 +78,8 @@ class Worker:
         closing = threading.Event()
         engine = asyncio.create_task(self._serve(closing))
         pulls = [
-            asyncio.create_task(self._pull(self._queue.consumer(PREMIUM_JOBS), Tier.PREMIUM)),
-            asyncio.create_task(self._pull(self._queue.consumer(BATCH_JOBS), Tier.NORMAL)),
+            asyncio.create_task(self._pull(self._queue.consumer(_JOBS[tier]), tier))
+            for tier in self._settings.worker_tiers
         ]
         signs = [asyncio.create_task(sign()) for sign in (self._beat, self._stay_alive, self._tell_steps)]
         told = asyncio.create_task(stop.wait())
@@ -106,15 +109,9 @@ class Worker:
         await loop.run_in_executor(self._engine.thread, self._engine.serve, closing)
 
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
-        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room.
-
-        Of the batch tier some more are held, which are ready when others end. Not of premium: another worker
-        may have a slot for them at once.
-        """
-        slots = self._settings.worker_slots
-        held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
+        """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
         while not self._stopping:
-            room = held - self._under_way(tier)
+            room = self._room(tier)
             if room <= 0:
                 self._left.clear()
                 await self._left.wait()
@@ -129,7 +126,7 @@ class Worker:
             log.exception("job_unreadable", subject=delivery.subject)
             await self._refuse(delivery)
             return
-        one = Assignment(job, delivery, watched=self._watched)
+        one = Assignment(job, delivery, watched=self._watched, freed=self._left.set)
         task = asyncio.create_task(self._carry_out(one))
         self._held[task] = one
         task.add_done_callback(self._forget)
@@ -151,26 +148,52 @@ class Worker:
             log.error("job_dropped", error=repr(error))
 
     async def _carry_out(self, one: Assignment) -> None:
-        with structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id):
+        with (
+            structlog.contextvars.bound_contextvars(generation=str(one.id), request_id=one.job.request_id),
+            self._span(one) as span,
+        ):
+            tracing.record("wait in queue", began=one.delivery.stored_at.timestamp(), ended=time.time())
             try:
                 if one.job.deadline is not None and now() > one.job.deadline:
                     reason = "The batch window ended before the picture's turn came."
                     await self._settle(one, GenerationState.FAILED, reason=reason)
                     return
                 QUEUE_SECONDS.labels(tier=one.job.tier.value).observe(one.age)
-                await self._reports.started(one)
+                with tracing.span("publish started", kind=tracing.Kind.PRODUCER, messaging__system="nats"):
+                    await self._reports.started(one)
+                one.timeline.submitted()
                 for picture in pictures_of(one.job):
                     self._engine.submit(picture, one)
                 made = await one.made()
+                one.timeline.tell()
                 # Its slots are free while its files are written.
                 self._left.set()
                 await self._deliver(one, made)
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
+                span.fail(type(error).__name__)
                 await one.delivery.nak(delay=_RETRY_SECONDS)
             except Exception as error:
                 log.exception("job_broken")
+                span.fail(type(error).__name__)
                 await self._retry_or_fail(one, error)
+
+    def _span(self, one: Assignment) -> tracing.Span:
+        asked = one.job.parameters
+        return tracing.span(
+            f"make {one.job.tier.value} pictures",
+            kind=tracing.Kind.CONSUMER,
+            parent=one.delivery.traceparent,
+            messaging__system="nats",
+            darkroom__generation=str(one.id),
+            darkroom__worker=self._settings.worker_name,
+            darkroom__attempt=one.delivery.attempt,
+            darkroom__model=asked.model,
+            darkroom__width=asked.width,
+            darkroom__height=asked.height,
+            darkroom__pictures=asked.count,
+            darkroom__steps=asked.steps,
+        )
 
     async def _deliver(self, one: Assignment, made: Sequence[Image.Image | Exception]) -> None:
         if one.canceled:
@@ -201,9 +224,10 @@ class Worker:
         parameters = one.job.parameters
         stored = []
         for index, picture in enumerate(pictures):
-            data = await asyncio.to_thread(
-                encode, picture, format=parameters.format, parameters=parameters, index=index
-            )
+            with tracing.span("encode picture"):
+                data = await asyncio.to_thread(
+                    encode, picture, format=parameters.format, parameters=parameters, index=index
+                )
             image = StoredImage(
                 key=f"{folder}/{index}.{parameters.format.extension}",
                 width=picture.width,
@@ -214,7 +238,8 @@ class Worker:
                 sha256=hashlib.sha256(data).hexdigest(),
             )
             reach(Failpoint.PICTURE_BEFORE_UPLOAD)
-            await self._storage.put(image.key, data, content_type=image.content_type)
+            with tracing.span("upload picture", kind=tracing.Kind.CLIENT, darkroom__bytes=len(data)):
+                await self._storage.put(image.key, data, content_type=image.content_type)
             reach(Failpoint.PICTURE_AFTER_UPLOAD)
             stored.append(image)
         return stored
@@ -230,7 +255,13 @@ class Worker:
     ) -> None:
         """Report, and only then acknowledge: a crash in between makes the job run twice, never not at all."""
         reach(Failpoint.OUTCOME_BEFORE_PUBLISH)
-        await self._reports.ended(one, state, images=images, reason=reason, cause=cause)
+        with tracing.span(
+            "publish outcome",
+            kind=tracing.Kind.PRODUCER,
+            messaging__system="nats",
+            darkroom__state=state.value,
+        ):
+            await self._reports.ended(one, state, images=images, reason=reason, cause=cause)
         reach(Failpoint.OUTCOME_AFTER_PUBLISH)
         await one.delivery.ack()
         reach(Failpoint.JOB_AFTER_ACK)
@@ -269,8 +300,19 @@ class Worker:
                 self._engine.cancel(one.id)
                 one.cancel()
 
-    def _under_way(self, tier: Tier) -> int:
-        return sum(one.under_way for one in self._held.values() if one.job.tier is tier)
+    def _room(self, tier: Tier) -> int:
+        """How many more pictures of ``tier`` to take.
+
+        Of the batch tier some more are held than have slots, which are ready when others end. Not of premium:
+        another worker may have a slot for them at once. Pictures that are being decoded have left theirs, but
+        where decoding is what takes the time they must not pile up here.
+        """
+        slots = self._settings.worker_slots
+        own = [one for one in self._held.values() if one.job.tier is tier]
+        in_slots = sum(one.in_slots for one in own)
+        decoding = sum(one.under_way for one in own) - in_slots
+        held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
+        return held - in_slots - max(0, decoding - slots)
 
     async def _tell_steps(self) -> None:
         while True:
@@ -311,6 +353,7 @@ class Worker:
             busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
             images_per_second=round(self._engine.images_per_second, 3),
             speeds=tuple(self._engine.speeds),
+            tiers=self._settings.worker_tiers,
             jobs=tuple(one.id for one in self._held.values()),
             started_at=self._started_at,
             beat_at=now(),

@@ -18,7 +18,8 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types.execution import StreamExecutionResult
 from strawberry.types.field import StrawberryField
 
-from core import errors
+from core import errors, tracing
+from core.telemetry import GRAPHQL_ERRORS
 from schema.cost import ListSize
 
 log = structlog.get_logger(__name__)
@@ -164,6 +165,9 @@ _CODES: dict[type[errors.ClientError], str] = {
 }
 
 
+_OURS: Final = ("INTERNAL", "SERVICE_UNAVAILABLE", "TIMEOUT")
+"""Codes of errors that are no client's fault."""
+
 _SUGGESTION: Final = re.compile(r" Did you mean [^?]+\?")
 """How graphql-core ends a message about a name or a value that is nearly right."""
 
@@ -184,7 +188,16 @@ class ErrorPresentation(MaskErrors):
 
 
 def presentable(error: GraphQLError) -> GraphQLError:
-    """The error as the client may see it."""
+    """The error as the client may see it, which is counted."""
+    presented = _as_client_sees(error)
+    code = str((presented.extensions or {}).get("code", "GRAPHQL_INVALID"))
+    GRAPHQL_ERRORS.labels(code=code).inc()
+    if code in _OURS:
+        tracing.current().fail(code)
+    return presented
+
+
+def _as_client_sees(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
     if cause is None or isinstance(cause, GraphQLError):
         # The request itself is wrong: its syntax, its fields or its variables.

@@ -6,12 +6,13 @@ from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, Final
 
 import strawberry
-from graphql import GraphQLError
+from graphql import FieldNode, GraphQLError, get_operation_ast
 from strawberry.extensions import SchemaExtension
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from core import tracing
 from core.settings import DocumentSettings
 from core.telemetry import OPERATION_COST, REQUEST_SECONDS
 from schema.cost import price_list
@@ -47,6 +48,21 @@ class OperationTimer(SchemaExtension):
             except RuntimeError:
                 kind = "unreadable"
             REQUEST_SECONDS.labels(operation=kind).observe(time.perf_counter() - begun)
+            if tracing.enabled():
+                tracing.current().rename(f"GraphQL {self._asked(kind)}")
+
+    def _asked(self, kind: str) -> str:
+        """The operation's kind and its first field, if the schema has it: so there are few."""
+        context = self.execution_context
+        document = context.graphql_document
+        operation = get_operation_ast(document, context.operation_name) if document else None
+        first = operation.selection_set.selections[0] if operation else None
+        if operation is None or not isinstance(first, FieldNode):
+            return kind
+        graphql_schema = context.schema._schema  # noqa: SLF001 - it has no public name
+        root = graphql_schema.get_root_type(operation.operation)
+        known = root is not None and first.name.value in root.fields
+        return f"{kind} {first.name.value}" if known else kind
 
 
 class Schema(strawberry.Schema):
@@ -91,6 +107,7 @@ class Schema(strawberry.Schema):
                 operation_extensions,
             )
         OPERATION_COST.observe(known.cost)
+        tracing.current().rename(f"GraphQL {known.plan.name}")
         result = await self._finished(execution, known.plan.kind)
         result.extensions = self.documents.told(known.cost)
         REQUEST_SECONDS.labels(operation=known.plan.kind.value).observe(time.perf_counter() - begun)

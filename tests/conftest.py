@@ -45,9 +45,9 @@ from core.storage import Storage
 from infra.local import nats, postgres
 from infra.local.command import Command
 from infra.local.mail_server import MaildirHandler
-from tests.stack import stack
+from tests.stack import stack, traces
 
-__all__ = ["stack"]
+__all__ = ["stack", "traces"]
 
 # Read when torch is first imported. Several processes compute at once here, and threads of OpenMP that spin
 # while they wait for each other take the cores that the others need: a step then takes four times as long.
@@ -123,11 +123,14 @@ def postgres_server(server_folder: Path) -> Iterator[Server]:
     fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
     command = postgres.command(data, port=port, settings=fast)
     for _ in run_server(command, port, server_folder / "postgres.log"):
-        asyncio.run(_make_template(port))
-        yield Server(port=port, password=PASSWORD)
+        server = Server(port=port, password=PASSWORD)
+        asyncio.run(make_template(server))
+        yield server
 
 
-async def _make_template(port: int) -> None:
+async def make_template(server: Server) -> None:
+    """The migrated database that others are copied from."""
+    port = server.port
     for attempt in range(100):
         try:
             admin = await asyncpg.connect(postgres.url(port=port, password=PASSWORD))
@@ -372,5 +375,5 @@ settings.load_profile("untimed")
 def pytest_configure() -> None:
     # Settings come from the fixtures above, never from the shell that runs the tests.
     for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
-        if name != "DARKROOM_REQUIRE_BROWSER":
+        if name not in ("DARKROOM_REQUIRE_BROWSER", "DARKROOM_REQUIRE_PROMTOOL"):
             del os.environ[name]

@@ -24,9 +24,14 @@ from gql import Client, GraphQLRequest
 from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.websockets import WebsocketsTransport
 
+from infra.observability.receiver import Receiver
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"
-READY_SECONDS = 90
+FLEET = "FLEET" in os.environ
+"""Whether it is two api, two batcher and three gpu_worker processes on three brokers (`make fleet`)."""
+
+READY_SECONDS = 200 if FLEET else 90
 _numbers = itertools.count(1)
 SIGNIN = """
 mutation ($email: String!, $password: String!) {
@@ -50,14 +55,27 @@ subscription ($id: ID!) {
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: its state folder, its process, and the addresses of its api processes."""
+    """A running stack: its state folder, its process, the addresses of its api processes, and its traces."""
 
     home: Path
     process: subprocess.Popen[bytes]
     urls: tuple[str, str]
+    traces: Receiver
 
     def pid(self, name: str) -> int:
         return int((self.home / "run" / f"{name}.pid").read_text())
+
+    def darkroom(self, *words: str) -> str:
+        """What the ``darkroom`` command prints for an operator of this stack."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("darkroom")), *words],
+            env={**os.environ, "DARKROOM_HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return done.stdout.strip()
 
     def letters(self, address: str, kind: str) -> list[EmailMessage]:
         """The letters of a kind to an address, oldest first."""
@@ -185,7 +203,14 @@ async def download(url: str) -> httpx.Response:
 
 
 @pytest.fixture(scope="session")
-def stack(server_folder: Path) -> Iterator[Stack]:
+def traces() -> Iterator[Receiver]:
+    """Where the stack sends its traces."""
+    with Receiver().serving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def stack(server_folder: Path, traces: Receiver) -> Iterator[Stack]:
     home = server_folder / "stack"
     home.mkdir()
     [port] = _free_ports(1)
@@ -194,10 +219,15 @@ def stack(server_folder: Path) -> Iterator[Stack]:
         "DARKROOM_HOME": str(home),
         "DARKROOM_PORT": str(port),
         "DARKROOM_API_PROCESSES": "2",
+        "DARKROOM_BATCHERS": "2" if FLEET else "1",
+        "DARKROOM_GPU_WORKERS": "3" if FLEET else "1",
+        "DARKROOM_BROKERS": "3" if FLEET else "1",
         "DARKROOM_WINDOW": "*/6 * * * * *",
         "DARKROOM_DEMO_PASSWORD": PASSWORD,
         "DARKROOM_SIGNIN_ATTEMPTS_PER_MINUTE": "1000",
         "DARKROOM_SIGNUP_ATTEMPTS_PER_HOUR": "1000",
+        "DARKROOM_TRACES_URL": traces.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
     }
     log = (home / "stack.log").open("wb")
     process = subprocess.Popen(
@@ -210,8 +240,17 @@ def stack(server_folder: Path) -> Iterator[Stack]:
             assert process.poll() is None, (home / "stack.log").read_text()
             assert time.monotonic() < deadline, (home / "stack.log").read_text()
             time.sleep(0.2)
-        yield Stack(home=home, process=process, urls=urls)
+        yield Stack(home=home, process=process, urls=urls, traces=traces)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0, (home / "stack.log").read_text()
         log.close()
+    # Each process had a user of its own at the broker, and nothing that it did was too much for it.
+    refused = [line for path in (home / "logs").glob("*.log") for line in _refusals(path)]
+    assert not refused, refused
+
+
+def _refusals(log: Path) -> list[str]:
+    """What the broker did not allow, as the processes and the broker itself say it."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [line for line in lines if '"broker_refuses"' in line or "Violation" in line]

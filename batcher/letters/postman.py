@@ -14,6 +14,7 @@ import structlog
 from batcher.letters.contents import Author
 from batcher.letters.rendering import Renderer
 from batcher.letters.traffic import Traffic
+from core import tracing
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.failpoints import Failpoint, reach
@@ -24,7 +25,7 @@ from core.mail import (
     Mailer,
     MailServerUnavailableError,
 )
-from core.models import Letter
+from core.models import Letter, LetterKind
 from core.repository import accounts, letters
 from core.repository.database import in_transaction
 from core.telemetry import LETTER_SECONDS, LETTERS, LETTERS_WAITING, OLDEST_LETTER_SECONDS
@@ -53,6 +54,11 @@ _DRAIN_SECONDS = 5.0
 """After which letters that hang are left to whoever claims them next."""
 
 log = structlog.get_logger(__name__)
+
+for _kind in LetterKind:
+    for _outcome in ("sent", "postponed", "failed", "handed_back", "dropped"):
+        # As in `core.telemetry`: so that the first of them is seen to have come.
+        LETTERS.labels(kind=_kind.value, outcome=_outcome)
 
 
 class _ClaimLostError(Exception):
@@ -97,15 +103,28 @@ class Postman:
 
     async def deliver(self, letter: Letter) -> None:
         """Make one attempt at a claimed letter, and note how it went; one that is for nobody is dropped."""
-        with structlog.contextvars.bound_contextvars(
-            letter=str(letter.id), kind=letter.kind.value, attempt=letter.attempts
+        with (
+            structlog.contextvars.bound_contextvars(
+                letter=str(letter.id), kind=letter.kind.value, attempt=letter.attempts
+            ),
+            tracing.span(
+                "letter",
+                kind=tracing.Kind.CONSUMER,
+                parent=letter.traceparent,
+                darkroom__letter=str(letter.id),
+                darkroom__kind=letter.kind.value,
+                darkroom__attempt=letter.attempts,
+            ),
         ):
-            if not letter.address:
-                await _note(letter, "dropped", lambda: letters.drop(letter.id))
-            elif letter.attempts > MAX_ATTEMPTS:
-                await _fail(letter, "Every attempt ended together with its process.")
-            else:
-                await self._attempt(letter, letter.address)
+            await self._try(letter)
+
+    async def _try(self, letter: Letter) -> None:
+        if not letter.address:
+            await _note(letter, "dropped", lambda: letters.drop(letter.id))
+        elif letter.attempts > MAX_ATTEMPTS:
+            await _fail(letter, "Every attempt ended together with its process.")
+        else:
+            await self._attempt(letter, letter.address)
 
     async def _attempt(self, letter: Letter, address: str) -> None:
         try:
@@ -139,20 +158,27 @@ class Postman:
         message = await self._write(letter)
         if message is None:
             return False
-        _require_claim(letter)
         try:
-            await self._mailer.send(message)
+            await self._hand_over(letter, message)
         except LetterTooLargeError as error:
             log.warning("letter_too_large", error=str(error))
             smaller = await self._write(letter, attach=False)
             if smaller is None:
                 return False
-            _require_claim(letter)
-            await self._mailer.send(smaller)
+            await self._hand_over(letter, smaller)
         reach(Failpoint.LETTER_AFTER_ACCEPT)
         return True
 
+    async def _hand_over(self, letter: Letter, message: EmailMessage) -> None:
+        _require_claim(letter)
+        with tracing.span("send letter", kind=tracing.Kind.CLIENT):
+            await self._mailer.send(message)
+
     async def _write(self, letter: Letter, *, attach: bool = True) -> EmailMessage | None:
+        with tracing.span("write letter"):
+            return await self._written(letter, attach=attach)
+
+    async def _written(self, letter: Letter, *, attach: bool) -> EmailMessage | None:
         # Encoding is work for a thread, and the pictures are let go of before the message is sent.
         async with self._writing, asyncio.timeout(_WRITING_LIMIT.total_seconds()):
             contents = await self._author.write(letter, attach=attach)

@@ -1,8 +1,9 @@
 """``python -m benchmarks.gpu --part N``: the engine on one GPU, with models of the true shapes.
 
 1 diffusers' pipeline as it comes, 2 the same compiled, 3 the whole worker when it never lacks work, 4 premium
-latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart. The weights are random, so
-nothing is downloaded. With one model at a time a part should take less than eight minutes on an H100 or H200.
+latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart, 7 a profile of the engine and,
+beside --out, a drawing of some ticks. The weights are random, so nothing is downloaded. With one model at a
+time a part should take less than eight minutes on an H100 or H200.
 Every figure is a line of JSON, appended to --out as soon as it is known. With --tiny it runs anywhere, on
 models that are too small to tell anything.
 """
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gpu import engine, stock, worker
+from benchmarks.gpu import engine, profile, stock, worker
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.blueprints import TRUE
 from benchmarks.rig import SLOTS
@@ -27,6 +28,7 @@ PARTS: Final[dict[int, Callable[[Bench], None]]] = {
     4: worker.premium,
     5: engine.likeness,
     6: worker.starts,
+    7: profile.profiled,
 }
 
 
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("--part", type=int, nargs="+", choices=PARTS, required=True)
     parser.add_argument("--model", nargs="+", choices=TRUE, default=list(TRUE), help="both by default")
     parser.add_argument("--slots", type=int, default=SLOTS, help="of the worker, in parts 3, 4 and 6")
+    parser.add_argument("--fp8", action="store_true", help="have the engine multiply in eight bits")
     parser.add_argument("--tiny", action="store_true", help="a dry run")
     parser.add_argument("--store", type=Path, required=True, help="folder for weights and built kernels")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
@@ -45,6 +48,7 @@ def main() -> int:
         models=options.model,
         tiny=options.tiny,
         slots=options.slots,
+        fp8=options.fp8,
         store=options.store,
         out=options.out,
     )

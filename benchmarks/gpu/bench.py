@@ -50,21 +50,24 @@ class Bench:
         models: names of the models, a subject each.
         tiny: small ones instead of true ones, and fewer of everything.
         slots: of a worker.
+        fp8: whether the engine multiplies in eight bits.
         store: where weights are built, or found from an earlier part.
         out: the file that a line of JSON is appended to for each figure.
     """
 
-    def __init__(self, *, models: Sequence[str], tiny: bool, slots: int, store: Path, out: Path) -> None:
+    def __init__(
+        self, *, models: Sequence[str], tiny: bool, slots: int, fp8: bool, store: Path, out: Path
+    ) -> None:
         # They tell what takes no time here, and would hide the figures.
         diffusers_logging.set_verbosity_error()
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.tiny = tiny
         self.slots = slots
-        self.placement = best_placement()
+        self.placement = best_placement(fp8=fp8)
         self._blueprints = [(TINY if tiny else TRUE)[name] for name in models]
         self.store = store.resolve()
-        self._out = out
+        self.out = out
         self._products: float | None = None
 
     def subjects(self) -> Iterator[Subject]:
@@ -90,13 +93,14 @@ class Bench:
             "model": model,
             "device": self.placement.name,
             "dtype": str(self.placement.dtype).removeprefix("torch."),
+            "fp8": self.placement.fp8,
             "torch": torch.__version__,
             "tiny": self.tiny,
             **{name: _rounded(value) for name, value in figures.items()},
         }
         text = json.dumps(line)
         print(text, flush=True)
-        with self._out.open("a") as out:
+        with self.out.open("a") as out:
             out.write(text + "\n")
 
     def flops(self, subject: Subject, stock: StockPipeline) -> int:

@@ -33,7 +33,8 @@ def likeness(bench: Bench) -> None:
         single = _alone(subject, Placement(bench.placement.device, torch.float32))
         for dtype in precisions:
             bench.clear()
-            _compare(bench, subject, Placement(bench.placement.device, dtype), single)
+            placement = Placement(bench.placement.device, dtype, bench.placement.fp8)
+            _compare(bench, subject, placement, single)
 
 
 def _compare(bench: Bench, subject: Subject, placement: Placement, single: Sequence[Image.Image]) -> None:

@@ -1,6 +1,7 @@
 """Parts 3, 4 and 6: the whole worker, a process of its own that takes its jobs from JetStream."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -115,4 +116,5 @@ async def _open_rig(bench: Bench, subject: Subject) -> AsyncIterator[Rig]:
         async with open_rig(folder, slots=bench.slots, catalogue=folder / "catalogue.toml") as rig:
             # Kept from part to part, as from restart to restart.
             rig.env["DARKROOM_WORKER_KERNEL_DIR"] = str(bench.store / "kernels")
+            rig.env["DARKROOM_WORKER_FP8"] = json.dumps(bench.placement.fp8)
             yield rig

@@ -12,21 +12,23 @@ from typing import Self, TypeVar
 from uuid import UUID
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
+from core import tracing
 from core.errors import ConflictError, DarkroomError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Message, Outcome, Progress, Started
 from core.queue import topology
+from core.queue.connection import Connection
 from core.queue.consumer import Consumer, Standing
+from core.queue.role import Role
 from core.queue.topology import ConsumerSpec, Lane, job_of_subject
 from core.settings import BrokerSettings
-from core.telemetry import STREAM_RECREATIONS
+from core.telemetry import PUBLISH_SECONDS, STREAM_RECREATIONS
 
 _NO_SUCH_STREAM = 10059
 _SUBJECT_TAKEN = 10077
@@ -43,6 +45,8 @@ _JOB_PATIENCE = 3.0
 
 _FLUSH_TIMEOUT = 2
 
+_PUBLISHED = {outcome: PUBLISH_SECONDS.labels(outcome=outcome) for outcome in ("stored", "held", "failed")}
+
 _Message = TypeVar("_Message", bound=Message)
 
 log = structlog.get_logger(__name__)
@@ -54,10 +58,20 @@ class Queue:
     Everything that fails for the broker's sake raises :class:`~core.errors.ServiceUnavailableError`.
     """
 
-    def __init__(self, settings: BrokerSettings, *, name: str) -> None:
+    def __init__(self, settings: BrokerSettings, *, name: str, role: Role = Role.OPERATOR) -> None:
+        """Make it, without connecting.
+
+        Args:
+            settings: where the broker is.
+            name: by which the broker's own reports know the connection.
+            role: what is done over it.
+
+        Raises:
+            ConfigurationError: the file of the authorities cannot be read.
+        """
         self._settings = settings
-        self._name = name
-        self._client = Client()
+        self._role = role
+        self._client = Connection(settings, role=role, name=name)
         self._js: JetStreamContext = self._client.jetstream(timeout=_API_TIMEOUT)
         self._patience = settings.nats_ack_wait_seconds / topology.JOB_ACK_WAIT
         self._consumers: list[Consumer] = []
@@ -68,29 +82,36 @@ class Queue:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def connect(cls, settings: BrokerSettings, *, name: str) -> Self:
+    async def connect(cls, settings: BrokerSettings, *, name: str, role: Role = Role.OPERATOR) -> Self:
         """Connect as ``name``, and keep connecting for ever after a loss.
 
         Raises:
             ServiceUnavailableError: the first connection failed.
         """
-        queue = cls(settings, name=name)
+        queue = cls(settings, name=name, role=role)
         try:
             # With reconnections unbounded the library would wait for the first connection for ever as well.
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await queue._connect()
+                await queue._connect(patient=False)
         except (NatsError, OSError) as error:
-            raise ServiceUnavailableError(f"broker {settings.nats_url}: {error!r}") from error
+            reason = queue._client.trouble if isinstance(error, TimeoutError) else repr(error)
+            await queue.close()
+            raise ServiceUnavailableError(f"broker {settings.nats_url}: {reason}") from error
+        except ServiceUnavailableError:
+            await queue.close()
+            raise
         return queue
 
     @classmethod
-    async def connect_when_there(cls, settings: BrokerSettings, *, name: str) -> Self:
-        """Connect and declare every stream, waiting for the broker: processes start in any order.
+    async def connect_when_there(
+        cls, settings: BrokerSettings, *, name: str, role: Role = Role.OPERATOR
+    ) -> Self:
+        """Connect as :meth:`open` does, waiting for the broker: processes start in any order.
 
         Raises:
             ConfigurationError: a stream exists with other settings.
         """
-        queue = cls(settings, name=name)
+        queue = cls(settings, name=name, role=role)
         try:
             await queue.open()
         except BaseException:
@@ -99,45 +120,34 @@ class Queue:
         return queue
 
     async def open(self) -> None:
-        """Connect and declare every stream, for as long as that takes; all else is unavailable until then.
+        """Connect, and have every stream and consumer there, for as long as that takes.
+
+        They are declared where that is the role's part, and waited for where it is not. All else is
+        unavailable until then.
 
         Raises:
             ConfigurationError: a stream exists with other settings.
         """
-        await self._connect()
+        await self._connect(patient=True)
         while True:
             try:
-                await self.declare()
+                await (self.declare() if self._role.declares else self._find_needs())
             except ServiceUnavailableError as error:
                 log.warning("waiting_for_broker", error=str(error))
                 await asyncio.sleep(_CONNECT_PAUSE)
             else:
                 return
 
-    async def _connect(self) -> None:
-        async def failed(error: Exception) -> None:
-            log.warning("broker_error", error=repr(error))
-
-        async def note_reconnection() -> None:
-            self._doubtful.set()
-
+    async def _connect(self, *, patient: bool) -> None:
         self._opening = True
-        password = self._settings.nats_password
-        await self._client.connect(
-            [address.strip() for address in self._settings.nats_url.split(",")],
-            name=self._name,
-            user=self._settings.nats_user,
-            password=password.get_secret_value() if password else None,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.5,  # type: ignore[arg-type] # seconds, whole or not
-            ping_interval=10,
-            allow_reconnect=True,
-            connect_timeout=2,
-            error_cb=failed,
-            reconnected_cb=note_reconnection,
-        )
+        await self._client.open(reconnected=self._doubtful.set, patient=patient)
         self._opened = True
-        self._tasks.append(asyncio.create_task(self._restore_what_is_doubtful()))
+        if self._role.declares:
+            self._tasks.append(asyncio.create_task(self._restore_what_is_doubtful()))
+
+    async def _find_needs(self) -> None:
+        for spec in self._role.needs:
+            await self.standing(spec)
 
     async def close(self) -> None:
         """Flush what was published and disconnect; every fetch must have ended before."""
@@ -151,9 +161,24 @@ class Queue:
             await self._client.close()
 
     @property
+    def connected(self) -> bool:
+        """Whether the connection stands."""
+        return self._client.is_connected
+
+    @property
     def healthy(self) -> bool:
         """Whether the connection stands and every consumer in use answers."""
         return self._client.is_connected and all(consumer.healthy for consumer in self._consumers)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no connection, for an operator; none while there is one."""
+        return self._client.trouble
+
+    @property
+    def refusal(self) -> str | None:
+        """What the broker did not let this process do within the last minute, if anything."""
+        return self._client.refusal
 
     async def declare(self, *, update: bool = False) -> list[str]:
         """Create or check every stream and bucket; see :func:`core.queue.topology.declare_streams`."""
@@ -194,7 +219,11 @@ class Queue:
     def consumer(self, spec: ConsumerSpec) -> Consumer:
         """A reader of one consumer, which is declared when first needed and again when lost."""
         consumer = Consumer(
-            client=self._client, js=self._js, spec=self._as_set(spec), lost=self._doubtful.set
+            client=self._client,
+            js=self._js,
+            spec=self._as_set(spec),
+            declares=self._role.declares,
+            lost=self._doubtful.set,
         )
         self._consumers.append(consumer)
         return consumer
@@ -263,8 +292,12 @@ class Queue:
 
     async def depth(self, lane: Lane) -> int:
         """How many jobs the lane holds, those in flight included."""
+        return await self.held_by(lane.value)
+
+    async def held_by(self, stream: str) -> int:
+        """How many messages a stream holds."""
         async with self._translated():
-            return (await self._js.stream_info(lane.value)).state.messages
+            return (await self._js.stream_info(stream)).state.messages
 
     async def publish_result(self, tier: Tier, result: Started | Outcome) -> None:
         """Report on a job; the same report twice is stored once while the broker remembers it."""
@@ -331,15 +364,16 @@ class Queue:
 
     async def put_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Say that a worker is alive and what it can do."""
-        async with self._translated():
-            bucket = await self._js.key_value(topology.WORKERS_BUCKET)
-            await bucket.put(heartbeat.worker, heartbeat.encode())
+        await self._say(heartbeat.worker, heartbeat.encode())
 
     async def remove_heartbeat(self, worker: str) -> None:
         """Forget a worker that leaves."""
+        await self._say(worker, b"", {"KV-Operation": "DEL"})
+
+    async def _say(self, worker: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+        # As the library's bucket does it, which first asks for the stream under it: more than a worker may.
         async with self._translated():
-            bucket = await self._js.key_value(topology.WORKERS_BUCKET)
-            await bucket.delete(worker)
+            await self._js.publish(f"{topology.WORKERS_PREFIX}{worker}", data, headers=headers)
 
     async def workers(self) -> list[Heartbeat]:
         """The workers that gave a sign of life within the last seconds, by name.
@@ -397,13 +431,16 @@ class Queue:
         if not self._opened:
             # The library would take it, and never read an answer again.
             raise ServiceUnavailableError("broker: not connected")
+        headers = {**headers, **tracing.headers()}
         deadline = time.monotonic() + patience
         for attempt in itertools.count(1):
             timeout = max(_PUBLISH_PAUSE, min(deadline - time.monotonic(), _API_TIMEOUT))
+            begun = time.monotonic()
             try:
                 await self._js.publish(subject, data, headers=headers or None, timeout=timeout)
             except APIError as error:
                 if error.err_code == _SUBJECT_TAKEN:
+                    _told("held", begun)
                     raise ConflictError(subject) from error
                 failure: Exception = error
             except (NatsError, JetStreamError) as error:
@@ -411,7 +448,11 @@ class Queue:
                     self._doubtful.set()
                 failure = error
             else:
+                _told("stored", begun)
                 return
+            _told("failed", begun)
+            if refusal := self._client.refused(subject):
+                raise ServiceUnavailableError(f"broker: {refusal}") from failure
             pause = _PUBLISH_PAUSE * attempt
             if attempt == _PUBLISH_TRIES or time.monotonic() + pause >= deadline:
                 # An error of the server says what is wrong, one of the library only of which kind it is.
@@ -426,11 +467,16 @@ class Queue:
         Raises:
             ServiceUnavailableError: the broker does not answer, or lacks a stream, which is then declared.
         """
-        if not self._client.is_connected:
-            raise ServiceUnavailableError("broker: not connected")
+        if trouble := self._client.trouble:
+            raise ServiceUnavailableError(f"broker: {trouble}")
         try:
             yield
         except (NatsError, JetStreamError, json.JSONDecodeError) as error:
-            if isinstance(error, NotFoundError):
+            if isinstance(error, (NotFoundError, NoStreamResponseError)):
                 self._doubtful.set()
             raise ServiceUnavailableError(f"broker: {error!r}") from error
+
+
+def _told(outcome: str, begun: float) -> None:
+    """Count one attempt to publish, which began at a moment of the monotonic clock."""
+    _PUBLISHED[outcome].observe(time.monotonic() - begun)

@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 
+from core import tracing
 from core.queue.topology import ConsumerSpec, declare_consumer
 from core.telemetry import CONSUMER_RECREATIONS
 
@@ -46,6 +47,11 @@ class Delivery:
     def headers(self) -> dict[str, str]:
         """The headers, empty when there are none."""
         return self._message.headers or {}
+
+    @property
+    def traceparent(self) -> str | None:
+        """Where in a trace it was published; none where that was in no trace."""
+        return self.headers.get(tracing.HEADER)
 
     @property
     def attempt(self) -> int:
@@ -143,7 +149,13 @@ class Consumer:
     """One durable consumer. What the broker does to it makes a fetch come back empty."""
 
     def __init__(
-        self, *, client: Client, js: JetStreamContext, spec: ConsumerSpec, lost: Callable[[], None]
+        self,
+        *,
+        client: Client,
+        js: JetStreamContext,
+        spec: ConsumerSpec,
+        declares: bool,
+        lost: Callable[[], None],
     ) -> None:
         """Make a reader.
 
@@ -151,11 +163,13 @@ class Consumer:
             client: the connection.
             js: JetStream over it.
             spec: what to read.
+            declares: whether to create the consumer where it is missing, instead of waiting for it.
             lost: called when the broker does not know the consumer, so that its stream may be gone too.
         """
         self._client = client
         self._js = js
         self._spec = spec
+        self._declares = declares
         self._tell_lost = lost
         self._subscription: JetStreamContext.PullSubscription | None = None
         self.healthy = False
@@ -188,7 +202,10 @@ class Consumer:
         return [Delivery(message) for message in messages]
 
     async def _bind(self) -> JetStreamContext.PullSubscription:
-        await declare_consumer(self._js, self._spec)
+        if self._declares:
+            await declare_consumer(self._js, self._spec)
+        else:
+            await self._js.consumer_info(self._spec.stream, self._spec.name)
         self._subscription = await self._js.pull_subscribe_bind(
             durable=self._spec.name, stream=self._spec.stream
         )

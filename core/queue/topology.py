@@ -97,6 +97,8 @@ class ConsumerSpec:
     def config(self) -> api.ConsumerConfig:
         """The declaration in the client library's words."""
         return api.ConsumerConfig(
+            # With a name the request's subject names consumer and filter, so that permissions can.
+            name=self.name,
             durable_name=self.name,
             filter_subject=self.filter_subject,
             ack_policy=api.AckPolicy.EXPLICIT,
@@ -214,7 +216,7 @@ def streams(replicas: int) -> list[api.StreamConfig]:
     return declared
 
 
-_COMPARED = (
+COMPARED: Final = (
     "subjects",
     "retention",
     "storage",
@@ -225,6 +227,7 @@ _COMPARED = (
     "max_age",
     "allow_msg_schedules",
 )
+"""Settings of a stream that have to be as declared."""
 
 
 async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool = False) -> list[str]:
@@ -248,7 +251,7 @@ async def declare_streams(js: JetStreamContext, *, replicas: int, update: bool =
             continue
         differences = [
             f"{field} is {getattr(existing, field)!r}, declared {getattr(wanted, field)!r}"
-            for field in _COMPARED
+            for field in COMPARED
             if (getattr(existing, field) or None) != (getattr(wanted, field) or None)
         ]
         if not differences:

@@ -13,7 +13,7 @@ from core.clock import now, pause
 from core.errors import ConfigurationError, DarkroomError
 from core.lifecycle import GenerationState, Tier
 from core.models import Generation
-from core.outbox import job_of, lane_of
+from core.outbox import lane_of, publish
 from core.queue import Lane, Queue, topology
 from core.reconciler.dead_letters import DeadLetters
 from core.repository import jobs
@@ -146,7 +146,7 @@ class LostJobs:
                     hopeless.append(row)
                 else:
                     deadline = deadlines.get(row.window_id) if row.window_id is not None else None
-                    await self._queue.publish_job(suspect.missed_in, job_of(row, deadline=deadline))
+                    await publish(self._queue, suspect.missed_in, row, deadline=deadline)
                     await jobs.note_loss(row.id, at=now())
                     JOBS_LOST.labels(lane=suspect.missed_in.value).inc()
                     log.warning("job_lost", generation=str(row.id), lane=suspect.missed_in, state=row.state)

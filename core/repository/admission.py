@@ -29,6 +29,7 @@ ASKED: Final = (
     "format",
     "request_fingerprint",
     "request_id",
+    "traceparent",
 )
 """What a request decides of its row, in the order in which the statement takes it."""
 
@@ -39,11 +40,12 @@ _ALONE: Final = """
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::interval[], $7::interval[],
             $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::int[],
-            $16::float8[], $17::int[], $18::int[], $19::text[], $20::text[], $21::text[], $22::text[]
+            $16::float8[], $17::int[], $18::int[], $19::text[], $20::text[], $21::text[], $22::text[],
+            $23::text[]
         ) AS request (
             session_id, account_id, asked_delivery, most_premium, most_normal, cost_premium, cost_normal,
             pictures_key, idempotency_key, prompt, negative_prompt, model, width, height, steps,
-            guidance_scale, seed, count, scheduler, format, request_fingerprint, request_id
+            guidance_scale, seed, count, scheduler, format, request_fingerprint, request_id, traceparent
         )
     ), viewer AS (
         SELECT request.*, account.email_verified_at IS NOT NULL AS verified,
@@ -75,11 +77,11 @@ _ALONE: Final = """
         INSERT INTO generation (
             id, account_id, tier, delivery, state, idempotency_key, prompt, negative_prompt, model, width,
             height, steps, guidance_scale, seed, count, scheduler, format, request_fingerprint, request_id,
-            created_at
+            traceparent, created_at
         )
         SELECT gen_random_uuid(), account_id, tier, delivery, 'QUEUED', idempotency_key, prompt,
                negative_prompt, model, width, height, steps, guidance_scale, seed, count, scheduler, format,
-               request_fingerprint, request_id, clock_timestamp()
+               request_fingerprint, request_id, traceparent, clock_timestamp()
           FROM asked JOIN spent ON spent.key = asked.pictures_key
         RETURNING id AS generation_id, account_id, created_at
     )

@@ -26,6 +26,9 @@ _MIGRATION_LOCK: Final = 0x6461726B
 
 _MIGRATIONS: Final = frozenset(module.name for module in pkgutil.iter_modules(migrations.__path__))
 
+LOCK_SECONDS: Final = 5
+"""How long a migration waits for a table that is in use: behind it everybody else would wait too."""
+
 _PAUSE: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -71,19 +74,29 @@ async def schema_there() -> None:
             return
 
 
-async def migrate(settings: DatabaseSettings) -> None:
+async def migrate(settings: DatabaseSettings, *, lock_seconds: float = LOCK_SECONDS) -> None:
     """Bring the schema up to date. Tortoise takes no lock of its own, so that is done here.
 
+    Args:
+        settings: which database.
+        lock_seconds: how long to wait for a table that is in use.
+
     Raises:
-        ServiceUnavailableError: the server does not answer.
+        ServiceUnavailableError: the server does not answer, or a table was in use for too long; what is not
+            done then is done the next time.
     """
+    config = database_config(settings)
+    credentials = config["connections"]["default"]["credentials"]
+    credentials["server_settings"] = {"lock_timeout": f"{round(lock_seconds * 1000)}ms"}
     with translated():
         guard = await asyncpg.connect(
-            settings.database_url.get_secret_value(), timeout=settings.database_timeout_seconds
+            settings.database_url.get_secret_value(),
+            timeout=settings.database_timeout_seconds,
+            ssl=settings.tls,
         )
-    try:
-        await guard.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
-        await run_migrations(config=database_config(settings))
-    finally:
-        await Tortoise.close_connections()
-        await guard.close()
+        try:
+            await guard.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
+            await run_migrations(config=config)
+        finally:
+            await Tortoise.close_connections()
+            await guard.close()

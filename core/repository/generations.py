@@ -1,5 +1,6 @@
 """Generations and their pictures."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +80,10 @@ _CHANGED: Final = """
      WHERE generation.id IS NULL
         OR generation.state <> seen.state
         OR generation.window_id IS DISTINCT FROM seen.window_id
+"""
+
+_COUNT_OPEN: Final = """
+    SELECT tier, state, count(*) AS jobs FROM generation WHERE state IN ('QUEUED', 'RUNNING') GROUP BY 1, 2
 """
 
 _ASKED_FOR: Final = """
@@ -221,6 +226,17 @@ async def images_of(generation_ids: Sequence[UUID]) -> list[Image]:
 async def image(image_id: UUID) -> Image | None:
     """One picture."""
     return await Image.get_or_none(id=image_id)
+
+
+async def count_unfinished() -> Counter[tuple[Tier, GenerationState]]:
+    """How many generations have not ended, by tier and state."""
+    rows = await connections.get("default").execute_query_dict(_COUNT_OPEN)
+    return Counter({(Tier(row["tier"]), GenerationState(row["state"])): row["jobs"] for row in rows})
+
+
+async def count_unpublished() -> int:
+    """How many generations wait for a relay to publish their job, or are just being published."""
+    return await Generation.filter(published_at=None, state=GenerationState.QUEUED).count()
 
 
 async def lock_unpublished(*, before: datetime, limit: int) -> list[Generation]:

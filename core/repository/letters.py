@@ -8,11 +8,14 @@ from uuid import UUID
 from tortoise import connections
 from tortoise.queryset import QuerySet
 
+from core import tracing
 from core.models import Letter, LetterKind, LetterState
 
 _ADD_FOR_KEY: Final = """
-    INSERT INTO letter (id, account_id, kind, parameters, message_id, state, attempts, due_at, created_at)
-    VALUES ($1, (SELECT id FROM account WHERE email_key = $2), $3, '{}', $4, 'PENDING', 0, $5, $5)
+    INSERT INTO letter (
+        id, account_id, kind, parameters, message_id, state, attempts, due_at, created_at, traceparent
+    )
+    VALUES ($1, (SELECT id FROM account WHERE email_key = $2), $3, '{}', $4, 'PENDING', 0, $5, $5, $6)
 """
 
 _CLAIM: Final = """
@@ -39,20 +42,27 @@ async def add(
 ) -> None:
     """A letter to be sent as soon as the transaction around it commits."""
     await Letter.create(
-        id=letter_id, message_id=message_id, account_id=account_id, kind=kind, parameters=parameters
+        id=letter_id,
+        message_id=message_id,
+        account_id=account_id,
+        kind=kind,
+        parameters=parameters,
+        traceparent=tracing.place(),
     )
 
 
 async def add_for_key(key: str, *, letter_id: UUID, message_id: str, kind: LetterKind, now: datetime) -> None:
     """A letter to whoever has the address with this key, or to nobody: one row either way."""
     await connections.get("default").execute_query(
-        _ADD_FOR_KEY, [letter_id, key, kind.value, message_id, now]
+        _ADD_FOR_KEY, [letter_id, key, kind.value, message_id, now, tracing.place()]
     )
 
 
 async def add_to_address(address: str, *, letter_id: UUID, message_id: str, kind: LetterKind) -> None:
     """A letter to an address that has no account any more."""
-    await Letter.create(id=letter_id, message_id=message_id, recipient=address, kind=kind)
+    await Letter.create(
+        id=letter_id, message_id=message_id, recipient=address, kind=kind, traceparent=tracing.place()
+    )
 
 
 async def drop(letter_id: UUID) -> None:

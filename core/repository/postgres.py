@@ -5,6 +5,7 @@ Tortoise finds ``client_class`` here by the engine's name in ``core.models.datab
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -20,6 +21,7 @@ from tortoise.connection import get_connections
 from tortoise.exceptions import DBConnectionError, OperationalError
 
 from core.errors import ServiceUnavailableError
+from core.telemetry import DATABASE_CONNECTIONS, DATABASE_UNAVAILABLE, DATABASE_WAIT_SECONDS
 
 _AT_FAULT: Final = (
     OSError,
@@ -57,6 +59,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AT_FAULT as error:
+        DATABASE_UNAVAILABLE.inc()
         raise ServiceUnavailableError(f"database: {error!r}") from error
     except OperationalError as error:
         # It would show the row, with what a customer wrote, in the log.
@@ -88,9 +91,11 @@ class _Pooled(PoolConnectionWrapper[asyncpg.Connection]):
 
     async def __aenter__(self) -> asyncpg.Connection:
         await self.ensure_connection()
+        begun = time.perf_counter()
         # Not asyncpg's own timeout, for which it starts a task.
         async with asyncio.timeout(self.client.patience):
             self.connection = await self.client.pool.acquire()  # type: ignore[assignment] # the pool's proxy of one
+        DATABASE_WAIT_SECONDS.observe(time.perf_counter() - begun)
         return self.connection  # type: ignore[return-value] # just acquired
 
     async def __aexit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
@@ -161,9 +166,16 @@ class PostgresClient(AsyncpgDBClient):
 
     async def create_pool(self, **settings: Any) -> asyncpg.Pool:
         """A pool with its first connection open."""
+        DATABASE_CONNECTIONS.labels(state="open").set_function(lambda: self._connections()[0])
+        DATABASE_CONNECTIONS.labels(state="idle").set_function(lambda: self._connections()[1])
         return await asyncpg.create_pool(
             None, timeout=self.patience or _CONNECT_SECONDS, command_timeout=self.patience, **settings
         )
+
+    def _connections(self) -> tuple[int, int]:
+        """How many are open, and how many of these idle."""
+        pool = self._pool
+        return (pool.get_size(), pool.get_idle_size()) if pool is not None else (0, 0)
 
     async def release(self, connection: Any, *, in_a_hurry: bool = False) -> None:
         """Give a connection back; one that does not come to rest in time is dropped."""

@@ -119,6 +119,12 @@ async def releasing() -> list[Window]:
     return await Window.filter(state=WindowState.RELEASING).order_by("tick_at")
 
 
+async def oldest_unfinished() -> datetime | None:
+    """When the oldest of the windows that have not finished opened, or none when all have."""
+    window = await Window.exclude(state=WindowState.FINISHED).order_by("tick_at").first()
+    return None if window is None else window.opened_at or window.tick_at
+
+
 async def unreleased(window_id: UUID) -> list[Generation]:
     """The generations of a window that no worker has been offered yet."""
     return await Generation.filter(window_id=window_id, state=GenerationState.QUEUED, released_at=None)

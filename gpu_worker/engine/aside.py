@@ -13,18 +13,25 @@ _Task = Callable[[], None]
 
 
 class Aside(Protocol):
-    """Does what it is given, premium's first and otherwise in order."""
+    """Does what it is given: premium's first, of either tier what ticks wait for, and otherwise in order."""
 
     def submit(
-        self, work: Callable[[], _Result], then: Callable[[_Result | Exception], None], *, premium: bool
+        self,
+        work: Callable[[], _Result],
+        then: Callable[[_Result | Exception], None],
+        *,
+        premium: bool,
+        feeds: bool = False,
     ) -> None:
         """Have ``work`` done soon. From the engine's thread only.
 
         Args:
-            work: sees whatever the engine's thread has launched on the device so far.
+            work: sees whatever the engine's thread has launched on the device so far, unless it feeds.
             then: called after it, on the same thread, with what ``work`` returned or raised, which the device
                 has finished by then; must not raise.
             premium: whether it goes before what is not.
+            feeds: whether a slot is filled with what comes of it, which is not to stand empty until the tick
+                under way has ended and pictures of others are decoded.
         """
 
     @property
@@ -50,19 +57,25 @@ class Beside:
         self._thread.start()
 
     def submit(
-        self, work: Callable[[], _Result], then: Callable[[_Result | Exception], None], *, premium: bool
+        self,
+        work: Callable[[], _Result],
+        then: Callable[[_Result | Exception], None],
+        *,
+        premium: bool,
+        feeds: bool = False,
     ) -> None:
         """See :class:`Aside`."""
         launched = torch.cuda.Event()  # type: ignore[no-untyped-call] # as above
         launched.record()
 
         def in_order() -> _Result:
-            self._stream.wait_event(launched)
+            if not feeds:
+                self._stream.wait_event(launched)
             result = work()
             self._stream.synchronize()
             return result
 
-        self._tasks.put(lambda: then(_outcome(in_order)), premium=premium)
+        self._tasks.put(lambda: then(_outcome(in_order)), premium=premium, feeds=feeds)
 
     @property
     def waiting(self) -> bool:
@@ -90,10 +103,15 @@ class Between:
         self._tasks = _Tasks()
 
     def submit(
-        self, work: Callable[[], _Result], then: Callable[[_Result | Exception], None], *, premium: bool
+        self,
+        work: Callable[[], _Result],
+        then: Callable[[_Result | Exception], None],
+        *,
+        premium: bool,
+        feeds: bool = False,
     ) -> None:
         """See :class:`Aside`."""
-        self._tasks.put(lambda: then(_outcome(work)), premium=premium)
+        self._tasks.put(lambda: then(_outcome(work)), premium=premium, feeds=feeds)
 
     @property
     def waiting(self) -> bool:
@@ -112,24 +130,24 @@ def aside_on(device: torch.device) -> Aside:
 
 
 class _Tasks:
-    """A queue that premium jumps."""
+    """A queue that premium jumps, and then what feeds the ticks."""
 
     def __init__(self) -> None:
-        self._queue: queue.PriorityQueue[tuple[int, int, _Task]] = queue.PriorityQueue()
+        self._queue: queue.PriorityQueue[tuple[bool, bool, int, _Task]] = queue.PriorityQueue()
         self._numbers = itertools.count()
 
-    def put(self, task: _Task, *, premium: bool) -> None:
-        self._queue.put((0 if premium else 1, next(self._numbers), task))
+    def put(self, task: _Task, *, premium: bool, feeds: bool) -> None:
+        self._queue.put((not premium, not feeds, next(self._numbers), task))
 
     def get(self) -> _Task:
-        return self._queue.get()[2]
+        return self._queue.get()[3]
 
     def __bool__(self) -> bool:
         return not self._queue.empty()
 
     @property
     def premium_waits(self) -> bool:
-        return bool(self._queue.queue) and self._queue.queue[0][0] == 0
+        return bool(self._queue.queue) and not self._queue.queue[0][0]
 
 
 def _outcome(work: Callable[[], _Result]) -> _Result | Exception:

@@ -27,10 +27,15 @@ class CudaGraphs:
     """Records kernels once and launches them all at a stroke: small batches are bound by launching them.
 
     For one thread. All graphs share their memory, so they must run one after the other.
+
+    A graph is launched when the one before it is done. The driver's queue has no room for two of a thousand
+    kernels: launching one behind another spins with the driver's lock held, and for as long no other thread
+    can embed a prompt or decode a picture.
     """
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # torch has no annotations
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """See :class:`Recorder`."""
@@ -42,7 +47,9 @@ class CudaGraphs:
         self._pool = graph.pool()
 
         def replay() -> torch.Tensor:
+            self._done.synchronize()
             graph.replay()
+            self._done.record()
             return answer
 
         return replay

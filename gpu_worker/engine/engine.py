@@ -210,7 +210,7 @@ class Engine:
         def admit(slot: Slot | Exception) -> None:
             self._inbox.put(lambda: self._admit(demand, slot))
 
-        self._aside.submit(lambda: model.slot(demand), admit, premium=demand.premium)
+        self._aside.submit(lambda: model.slot(demand), admit, premium=demand.premium, feeds=True)
 
     def _admit(self, demand: Demand, slot: Slot | Exception) -> None:
         self._shelf.release(demand.picture.model)
@@ -223,6 +223,7 @@ class Engine:
             return
         slot.join(tick=self._tick)
         self._slots.append(slot)
+        slot.listener.joined(slot.picture)
 
     # Models
 

@@ -19,6 +19,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
+from gpu_worker.engine.fp8 import NARROWEST, Fp8Linear, Scaled, scale
+
 
 def group_norm(
     pixels: torch.Tensor,
@@ -60,29 +62,51 @@ def add(pixels: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = N
 
 
 def add_layer_norm(
-    tokens: torch.Tensor, other: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum of two of shape (samples, tokens, channels), and its layer normalisation."""
+    tokens: torch.Tensor,
+    other: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    eps: float,
+    scaled: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | Scaled]:
+    """The sum of two of shape (samples, tokens, channels), and its :func:`layer_norm`."""
     if tokens.is_cuda:
-        return _kernels().add_layer_norm(tokens, other, weight, bias, eps=eps)  # type: ignore[no-any-return]
+        return _kernels().add_layer_norm(  # type: ignore[no-any-return]
+            tokens, other, weight, bias, eps=eps, scaled=scaled
+        )
     total = tokens + other
-    return total, functional.layer_norm(total, weight.shape, weight, bias, eps)
+    return total, layer_norm(total, weight, bias, eps=eps, scaled=scaled)
 
 
-def layer_norm(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float) -> torch.Tensor:
-    """Layer normalisation, Ba, Kiros and Hinton (2016), of the last of (samples, tokens, channels)."""
+def layer_norm(
+    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, scaled: bool = False
+) -> torch.Tensor | Scaled:
+    """Layer normalisation, Ba, Kiros and Hinton (2016), of the last of (samples, tokens, channels).
+
+    Args:
+        tokens: of any precision.
+        weight: of each channel.
+        bias: of each channel.
+        eps: added to the variance.
+        scaled: whether the result is wanted in eight bits.
+    """
     if tokens.is_cuda:
         # Half the time of torch's own.
-        return _kernels().layer_norm(tokens, weight, bias, eps=eps)  # type: ignore[no-any-return]
-    return functional.layer_norm(tokens, weight.shape, weight, bias, eps)
+        return _kernels().layer_norm(  # type: ignore[no-any-return]
+            tokens, weight, bias, eps=eps, scaled=scaled
+        )
+    normal = functional.layer_norm(tokens, weight.shape, weight, bias, eps)
+    return scale(normal) if scaled else normal
 
 
-def geglu(tokens: torch.Tensor) -> torch.Tensor:
-    """The first half of the channels times the GELU of the second, Shazeer (2020)."""
+def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scaled:
+    """The first half of the channels times the GELU of the second, Shazeer (2020), or that in eight bits."""
     if tokens.is_cuda:
-        return _kernels().geglu(tokens)  # type: ignore[no-any-return]
+        return _kernels().geglu(tokens, scaled=scaled)  # type: ignore[no-any-return]
     wanted, gate = tokens.chunk(2, dim=-1)
-    return wanted * functional.gelu(gate)
+    result = wanted * functional.gelu(gate)
+    return scale(result) if scaled else result
 
 
 def _kernels() -> Any:  # noqa: ANN401 - Triton has no annotations, and is not there without CUDA
@@ -142,11 +166,11 @@ class Resnet(nn.Module):
 class Transformer(nn.Module):
     """Blocks of attention over the pixels."""
 
-    def __init__(self, model: Transformer2DModel) -> None:
+    def __init__(self, model: Transformer2DModel, *, fp8: bool) -> None:
         super().__init__()
         self.norm = Norm(model.norm, silu=False)
         self.proj_in, self.proj_out = model.proj_in, model.proj_out
-        self.transformer_blocks = nn.ModuleList(Block(block) for block in model.transformer_blocks)
+        self.transformer_blocks = nn.ModuleList(Block(block, fp8=fp8) for block in model.transformer_blocks)
 
     def forward(
         self,
@@ -165,44 +189,46 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Attention to each other, attention to the text, and a feed-forward layer."""
 
-    def __init__(self, block: BasicTransformerBlock) -> None:
+    def __init__(self, block: BasicTransformerBlock, *, fp8: bool) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
-        self.attention = Attending(block.attn1, joined=("to_q", "to_k", "to_v"))
-        self.cross_attention = Attending(block.attn2, joined=("to_k", "to_v"))
-        self.query = block.attn2.to_q
-        self.widen, self.narrow = block.ff.net[0].proj, block.ff.net[2]
+        self.attention = Attending(block.attn1, joined=("to_q", "to_k", "to_v"), fp8=fp8)
+        self.cross_attention = Attending(block.attn2, joined=("to_k", "to_v"), fp8=fp8)
+        self.query = _linear(block.attn2.to_q, fp8=fp8)
+        self.widen = _linear(block.ff.net[0].proj, fp8=fp8)
+        self.narrow = _linear(block.ff.net[2], fp8=fp8)
 
     def forward(
         self, tokens: torch.Tensor, pending: torch.Tensor | None, text: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens, and what is still to be added to them, of shape (samples, tokens, channels); both again."""
         if pending is None:
-            normal = layer_norm(tokens, self.norm1.weight, self.norm1.bias, eps=self.norm1.eps)
+            scaled, norm = _is_scaled(self.attention.projection), self.norm1
+            normal = layer_norm(tokens, norm.weight, norm.bias, eps=norm.eps, scaled=scaled)
         else:
-            tokens, normal = _add_norm(tokens, pending, self.norm1)
+            tokens, normal = _add_norm(tokens, pending, self.norm1, self.attention.projection)
         query, key, value = self.attention.projections(normal)
-        tokens, normal = _add_norm(tokens, self.attention(query, key, value), self.norm2)
+        tokens, normal = _add_norm(tokens, self.attention(query, key, value), self.norm2, self.query)
         query = self.cross_attention.heads(self.query(normal))
         key, value = self.cross_attention.projections(text)
-        tokens, normal = _add_norm(tokens, self.cross_attention(query, key, value), self.norm3)
-        return tokens, self.narrow(geglu(self.widen(normal)))
+        tokens, normal = _add_norm(tokens, self.cross_attention(query, key, value), self.norm3, self.widen)
+        return tokens, self.narrow(geglu(self.widen(normal), scaled=_is_scaled(self.narrow)))
 
 
 class Attending(nn.Module):
     """Attention, with what it projects of the same tokens projected in one product."""
 
-    def __init__(self, attention: Attention, *, joined: Sequence[str]) -> None:
+    def __init__(self, attention: Attention, *, joined: Sequence[str], fp8: bool) -> None:
         super().__init__()
-        self.weight = _fixed(torch.cat([getattr(attention, name).weight for name in joined]))
-        self.out = attention.to_out[0]
+        projection = _joined([getattr(attention, name) for name in joined])
+        # Text has few tokens, and little to gain.
+        self.projection = _linear(projection, fp8=fp8 and not attention.is_cross_attention)
+        self.out = _linear(attention.to_out[0], fp8=fp8)
         self._joined, self._heads, self._scale = len(joined), attention.heads, attention.scale
 
-    def projections(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def projections(self, tokens: torch.Tensor | Scaled) -> tuple[torch.Tensor, ...]:
         """Each projection of ``tokens``, in heads."""
-        return tuple(
-            self.heads(one) for one in functional.linear(tokens, self.weight).chunk(self._joined, dim=-1)
-        )
+        return tuple(self.heads(one) for one in self.projection(tokens).chunk(self._joined, dim=-1))
 
     def heads(self, projection: torch.Tensor) -> torch.Tensor:
         """Shape (samples, tokens, channels) to (samples, heads, tokens, channels of a head), a view."""
@@ -215,10 +241,14 @@ class Attending(nn.Module):
         return joined
 
 
-def fuse(model: nn.Module) -> None:
+def fuse(model: nn.Module, *, fp8: bool = False) -> None:
     """Replace in ``model``, a U-Net or an autoencoder for inference, what is of the known form.
 
     Pictures then have to have their channels last.
+
+    Args:
+        model: changed in place.
+        fp8: whether products of matrices that are faster for it are done in eight bits.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch forgot to annotate it
     for parent in list(model.modules()):
@@ -226,7 +256,7 @@ def fuse(model: nn.Module) -> None:
             if isinstance(child, ResnetBlock2D) and _is_plain_resnet(child):
                 setattr(parent, name, Resnet(child))
             elif isinstance(child, Transformer2DModel) and _is_plain_transformer(child):
-                setattr(parent, name, Transformer(child))
+                setattr(parent, name, Transformer(child, fp8=fp8))
         norm, activation = getattr(parent, "conv_norm_out", None), getattr(parent, "conv_act", None)
         if isinstance(norm, nn.GroupNorm) and isinstance(activation, nn.SiLU):
             parent.conv_norm_out, parent.conv_act = Norm(norm, silu=True), nn.Identity()
@@ -271,6 +301,24 @@ def _is_plain_attention(attention: Attention) -> bool:
     )
 
 
+def _joined(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer without a bias, whose answers are those of ``layers`` behind one another."""
+    weight = torch.cat([layer.weight for layer in layers])
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    joined.weight = _fixed(weight)
+    return joined
+
+
+def _linear(layer: nn.Linear, *, fp8: bool) -> nn.Linear | Fp8Linear:
+    if fp8 and layer.in_features >= NARROWEST:
+        return Fp8Linear(layer.weight, layer.bias)
+    return layer
+
+
+def _is_scaled(layer: nn.Module) -> bool:
+    return isinstance(layer, Fp8Linear)
+
+
 def _fixed(tensor: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach(), requires_grad=False)
 
@@ -300,6 +348,7 @@ def _pixels(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _add_norm(
-    tokens: torch.Tensor, other: torch.Tensor, norm: nn.LayerNorm
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return add_layer_norm(tokens, other, norm.weight, norm.bias, eps=norm.eps)
+    tokens: torch.Tensor, other: torch.Tensor, norm: nn.LayerNorm, reader: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor | Scaled]:
+    """The sum, and its normalisation in the form in which ``reader`` takes it."""
+    return add_layer_norm(tokens, other, norm.weight, norm.bias, eps=norm.eps, scaled=_is_scaled(reader))

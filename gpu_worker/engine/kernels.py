@@ -3,14 +3,20 @@
 Triton kernels for CUDA. Pictures have their channels last in memory; ``rows`` are the pixels of a picture.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
+
+from gpu_worker.engine.fp8 import GREATEST, Scaled
 
 _ROWS = 64
 _COLUMNS = 64
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
+_WIDE = 2048
+"""Columns from which a row takes more warps than four."""
 
 
 def group_norm(
@@ -83,55 +89,99 @@ def add(pixels: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = N
 
 
 def add_layer_norm(
-    tokens: torch.Tensor, other: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens: torch.Tensor,
+    other: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    eps: float,
+    scaled: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | Scaled]:
     """See :func:`gpu_worker.engine.fusion.add_layer_norm`."""
-    tokens, other = tokens.contiguous(), other.contiguous()
-    channels = tokens.shape[-1]
-    total, normal = torch.empty_like(tokens), torch.empty_like(tokens)
-    _add_layer_norm[(tokens.numel() // channels,)](
-        tokens,
-        other,
-        weight,
-        bias,
-        total,
-        normal,
-        channels,
-        eps,
-        ADDED=True,
-        COLUMNS=triton.next_power_of_2(channels),
-    )
-    return total, normal
-
-
-def layer_norm(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float) -> torch.Tensor:
-    """See :func:`gpu_worker.engine.fusion.layer_norm`."""
     tokens = tokens.contiguous()
-    channels = tokens.shape[-1]
-    normal = torch.empty_like(tokens)
-    _add_layer_norm[(tokens.numel() // channels,)](
-        tokens,
-        tokens,
-        weight,
-        bias,
-        tokens,
-        normal,
-        channels,
-        eps,
-        ADDED=False,
-        COLUMNS=triton.next_power_of_2(channels),
+    total = torch.empty_like(tokens)
+    return total, _layer_norm(
+        tokens, weight, bias, eps=eps, scaled=scaled, other=other.contiguous(), total=total
     )
-    return normal
 
 
-def geglu(tokens: torch.Tensor) -> torch.Tensor:
+def layer_norm(
+    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, scaled: bool = False
+) -> torch.Tensor | Scaled:
+    """See :func:`gpu_worker.engine.fusion.layer_norm`."""
+    return _layer_norm(tokens.contiguous(), weight, bias, eps=eps, scaled=scaled)
+
+
+def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scaled:
     """See :func:`gpu_worker.engine.fusion.geglu`."""
     tokens = tokens.contiguous()
     channels = tokens.shape[-1] // 2
-    result = torch.empty((*tokens.shape[:-1], channels), device=tokens.device, dtype=tokens.dtype)
+    shape = (*tokens.shape[:-1], channels)
+    rows = tokens.numel() // (2 * channels)
+    if scaled:
+        answer = _new_scaled(shape, tokens.device)
+        _geglu_scaled[(rows,)](
+            tokens, answer.values, answer.scales, channels, GREATEST=GREATEST, **_whole_rows(channels)
+        )
+        return answer
+    result = torch.empty(shape, device=tokens.device, dtype=tokens.dtype)
     block = min(1024, triton.next_power_of_2(channels))
-    _geglu[result.numel() // channels, triton.cdiv(channels, block)](tokens, result, channels, COLUMNS=block)
+    _geglu[rows, triton.cdiv(channels, block)](tokens, result, channels, COLUMNS=block)
     return result
+
+
+def scale(tokens: torch.Tensor) -> Scaled:
+    """See :func:`gpu_worker.engine.fp8.scale`."""
+    tokens = tokens.contiguous()
+    channels = tokens.shape[-1]
+    answer = _new_scaled(tokens.shape, tokens.device)
+    _scale[(tokens.numel() // channels,)](
+        tokens, answer.values, answer.scales, channels, GREATEST=GREATEST, **_whole_rows(channels)
+    )
+    return answer
+
+
+def _layer_norm(
+    tokens: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    eps: float,
+    scaled: bool,
+    other: torch.Tensor | None = None,
+    total: torch.Tensor | None = None,
+) -> torch.Tensor | Scaled:
+    """Of ``tokens``, or of their sum with ``other``, which is then left in ``total``."""
+    channels = tokens.shape[-1]
+    answer = _new_scaled(tokens.shape, tokens.device) if scaled else None
+    normal = torch.empty_like(tokens) if answer is None else answer.values
+    _add_layer_norm[(tokens.numel() // channels,)](
+        tokens,
+        tokens if other is None else other,
+        weight,
+        bias,
+        tokens if total is None else total,
+        normal,
+        normal if answer is None else answer.scales,
+        channels,
+        eps,
+        ADDED=other is not None,
+        SCALED=scaled,
+        GREATEST=GREATEST,
+        **_whole_rows(channels),
+    )
+    return normal if answer is None else answer
+
+
+def _new_scaled(shape: Sequence[int], device: torch.device) -> Scaled:
+    scales = torch.empty((*shape[:-1], 1), device=device, dtype=torch.float32)
+    return Scaled(torch.empty(shape, device=device, dtype=torch.float8_e4m3fn), scales)
+
+
+def _whole_rows(channels: int) -> dict[str, int]:
+    """How to start a kernel of which each program has a row."""
+    columns = triton.next_power_of_2(channels)
+    return {"COLUMNS": columns, "num_warps": 4 if columns < _WIDE else 16}
 
 
 @triton.jit
@@ -248,7 +298,19 @@ def _add(
 
 @triton.jit
 def _add_layer_norm(
-    x, other, weight, bias, total, normal, channels, eps, ADDED: tl.constexpr, COLUMNS: tl.constexpr
+    x,
+    other,
+    weight,
+    bias,
+    total,
+    normal,
+    scales,
+    channels,
+    eps,
+    ADDED: tl.constexpr,
+    SCALED: tl.constexpr,
+    GREATEST: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     columns = tl.arange(0, COLUMNS)
     inside = columns < channels
@@ -261,10 +323,13 @@ def _add_layer_norm(
         line = rounded.to(tl.float32)
     mean = tl.sum(line, 0) / channels
     distance = tl.where(inside, line - mean, 0.0)
-    scale = 1 / tl.sqrt(tl.sum(distance * distance, 0) / channels + eps)
+    inverse = 1 / tl.sqrt(tl.sum(distance * distance, 0) / channels + eps)
     factor = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     constant = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    tl.store(normal + place, (distance * scale * factor + constant).to(normal.dtype.element_ty), mask=inside)
+    line = distance * inverse * factor + constant
+    if SCALED:
+        line = _scaled(line, scales, GREATEST)
+    tl.store(normal + place, line.to(normal.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -278,3 +343,34 @@ def _geglu(x, out, channels, COLUMNS: tl.constexpr):
     # GELU by the error function, Hendrycks and Gimpel (2016).
     gate = 0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476))
     tl.store(out + line * channels + columns, (wanted * gate).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _geglu_scaled(x, out, scales, channels, GREATEST: tl.constexpr, COLUMNS: tl.constexpr):
+    """As ``_geglu``, a row a program."""
+    line = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < channels
+    at = x + line * 2 * channels + columns
+    wanted = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(at + channels, mask=inside, other=0.0).to(tl.float32)
+    gate = 0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476))
+    scaled = _scaled(wanted * gate, scales, GREATEST)
+    tl.store(out + line * channels + columns, scaled.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _scale(x, out, scales, channels, GREATEST: tl.constexpr, COLUMNS: tl.constexpr):
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < channels
+    place = tl.program_id(0).to(tl.int64) * channels + columns
+    scaled = _scaled(tl.load(x + place, mask=inside, other=0.0).to(tl.float32), scales, GREATEST)
+    tl.store(out + place, scaled.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _scaled(line, scales, GREATEST: tl.constexpr):
+    """A row, 0 beyond its end, divided so that its largest is GREATEST; ``scales`` notes by how much."""
+    step = tl.maximum(tl.max(tl.abs(line), 0), 1e-12) / GREATEST
+    tl.store(scales + tl.program_id(0), step)
+    return line / step

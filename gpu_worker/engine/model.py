@@ -68,7 +68,7 @@ class Model:
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
         elif buckets:
-            fuse(self._unet)
+            fuse(self._unet, fp8=placement.fp8)
             fuse(self._vae)
             recorder = CudaGraphs()
         self._denoiser = Denoiser(self._unet, recorder=recorder, buckets=buckets)

@@ -39,6 +39,9 @@ class Picture:
 class Listener(Protocol):
     """Who asked for a picture. Called on the engine's threads, so it must be quick and must not raise."""
 
+    def joined(self, picture: Picture) -> None:
+        """Its prompts are embedded: it takes part in ticks from now on."""
+
     def stepped(self, picture: Picture, step: int) -> None:
         """``step`` of the picture's steps are done."""
 

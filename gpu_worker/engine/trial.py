@@ -20,6 +20,9 @@ class Trial:
         self._wake = wake
         self.made: Image.Image | Exception | None = None
 
+    def joined(self, picture: Picture) -> None:
+        """See :class:`gpu_worker.engine.slots.Listener`."""
+
     def stepped(self, picture: Picture, step: int) -> None:
         """See :class:`gpu_worker.engine.slots.Listener`."""
 

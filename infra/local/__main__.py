@@ -12,14 +12,18 @@ from typing import Final
 from core.errors import DarkroomError
 from core.settings import read
 from infra.local import banner, launch
-from infra.local.credentials import Credentials, write_private
+from infra.local.credentials import Credentials
 from infra.local.home import Home
 from infra.local.ports import Ports
 from infra.local.processes import Stack, declare
 from infra.local.settings import StackSettings
 from infra.local.supervisor import Supervisor
+from infra.private_file import write_private
 
 _START_SECONDS: Final = 120.0
+_FURTHER_WORKER_SECONDS: Final = 30.0
+"""Within which all has to be ready; workers load their models beside one another, on the same cores."""
+
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 
@@ -54,7 +58,8 @@ async def _run(settings: StackSettings, home: Home) -> int:
     supervisor = Supervisor(
         stack.processes, run_dir=home.run, log_dir=home.logs, work_dir=_REPOSITORY, report=clock.report
     )
-    starting = asyncio.create_task(supervisor.start(seconds=_START_SECONDS))
+    seconds = _START_SECONDS + (settings.gpu_workers - 1) * _FURTHER_WORKER_SECONDS
+    starting = asyncio.create_task(supervisor.start(seconds=seconds))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -23,6 +23,7 @@ _LATEST: Final = "{ generations(first: 1) { edges { node { state images { url } 
 _TEXT: Final = """
 Darkroom is ready.
 
+  Studio     {url}/
   GraphiQL   {url}/graphql
   Letters    {url}/inbox
   Health     {url}/health/ready

@@ -1,17 +1,16 @@
 """The secrets of one stack: made up once, and kept."""
 
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from core.errors import ConfigurationError
+from infra.private_file import write_private
 
 _NAMES = (
     "database_password",
-    "broker_password",
     "jwt_secret",
     "password_pepper",
     "download_secret",
@@ -24,7 +23,6 @@ class Credentials:
     """Each is URL-safe, except a demo password that somebody chose."""
 
     database_password: str
-    broker_password: str
     jwt_secret: str
     password_pepper: str
     download_secret: str
@@ -56,14 +54,3 @@ class Credentials:
         if demo_password is not None:
             values["demo_password"] = demo_password
         return cls(**values)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, in one step."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

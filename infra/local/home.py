@@ -20,7 +20,6 @@ class Home:
         self.objects = root / "objects"
         self.weights = root / "weights"
         self.postgres = root / "postgres"
-        self.nats = root / "nats"
 
     def create(self) -> None:
         """Make the folders that are missing.

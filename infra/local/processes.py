@@ -15,7 +15,8 @@ from typing import Final
 
 from core.catalogue import offered_models
 from core.errors import ConfigurationError
-from infra.local import nats, postgres
+from infra.local import postgres
+from infra.local.broker import Broker
 from infra.local.command import Command
 from infra.local.credentials import Credentials
 from infra.local.home import Home
@@ -72,13 +73,15 @@ def declare(settings: StackSettings, *, home: Home, ports: Ports, credentials: C
     offered_models(settings.offer)
     addresses = _api_addresses(settings)
     url = _url(settings.host, addresses[0])
-    groups = _Groups(settings, home=home, ports=ports, credentials=credentials, url=url)
+    broker = Broker(home, ports, nodes=settings.brokers)
+    groups = _Groups(settings, home=home, ports=ports, credentials=credentials, broker=broker, url=url)
     processes = (
+        *broker.processes(),
         *_servers(home, ports, credentials),
         *_steps(groups, credentials),
         *_apis(settings, groups, addresses, home=home, ports=ports),
         *_workers(settings, groups, api_port=addresses[0], home=home, ports=ports),
-        _batcher(groups, ports=ports),
+        *_batchers(settings, groups, ports=ports),
     )
     return Stack(processes=processes, url=url, environment=groups.operator)
 
@@ -87,17 +90,20 @@ class _Groups:
     """The variables of each settings group, as ``core.settings`` reads them."""
 
     def __init__(
-        self, settings: StackSettings, *, home: Home, ports: Ports, credentials: Credentials, url: str
+        self,
+        settings: StackSettings,
+        *,
+        home: Home,
+        ports: Ports,
+        credentials: Credentials,
+        broker: Broker,
+        url: str,
     ) -> None:
+        self.broker = broker
         self.database = {
             "DARKROOM_DATABASE_URL": postgres.url(
                 port=ports.of("postgres"), password=credentials.database_password, name=postgres.DATABASE
             )
-        }
-        self.broker = {
-            "DARKROOM_NATS_URL": nats.url(ports.of("nats")),
-            "DARKROOM_NATS_USER": "darkroom",
-            "DARKROOM_NATS_PASSWORD": credentials.broker_password,
         }
         self.storage = {"DARKROOM_STORAGE_URL": home.objects.as_uri()}
         self.mail = {"DARKROOM_SMTP_HOST": "127.0.0.1", "DARKROOM_SMTP_PORT": str(ports.of("mail"))}
@@ -113,7 +119,13 @@ class _Groups:
         self.catalogue = {"DARKROOM_MODELS": json.dumps(settings.offer.models)}
         if settings.catalogue is not None:
             self.catalogue["DARKROOM_CATALOGUE"] = str(settings.catalogue)
-        self.operator = {**self.database, **self.broker, **self.storage, **self.links, **self.tokens}
+        self.operator = {
+            **self.database,
+            **broker.environment("operator"),
+            **self.storage,
+            **self.links,
+            **self.tokens,
+        }
         # What somebody set for a process, such as a limit or the log level, reaches it.
         self._inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
@@ -128,12 +140,7 @@ class _Groups:
 
 
 def _servers(home: Home, ports: Ports, credentials: Credentials) -> tuple[Process, ...]:
-    """PostgreSQL, NATS and the mail server: quick to stop, and last."""
-    config = home.root / "nats.json"
-    account = nats.NatsAccount("DARKROOM", user="darkroom", password=credentials.broker_password)
-
-    def prepare_nats() -> None:
-        nats.write_config(config, port=ports.of("nats"), store_dir=home.nats, accounts=[account])
+    """PostgreSQL and the mail server: quick to stop, and last."""
 
     def prepare_postgres() -> None:
         postgres.prepare(home.postgres, password=credentials.database_password)
@@ -147,14 +154,6 @@ def _servers(home: Home, ports: Ports, credentials: Credentials) -> tuple[Proces
             prepare=prepare_postgres,
             ready=succeeds(*postgres.ready_check(ports.of("postgres"))),
             stop_signal=signal.SIGINT,
-            stop_seconds=2.5,
-        ),
-        Process(
-            name="nats",
-            command=nats.command(config),
-            env=bare,
-            prepare=prepare_nats,
-            ready=listens(ports.of("nats"), b"INFO "),
             stop_seconds=2.5,
         ),
         Process(
@@ -185,8 +184,8 @@ def _steps(groups: _Groups, credentials: Credentials) -> tuple[Process, ...]:
         Process(
             name="streams",
             command=_darkroom("streams"),
-            env=groups.environment(groups.broker),
-            after=("nats",),
+            env=groups.environment(groups.broker.environment("operator")),
+            after=groups.broker.names,
             ready=None,
         ),
         Process(
@@ -215,7 +214,7 @@ def _apis(
             command=_module("api"),
             env=groups.environment(
                 groups.database,
-                groups.broker,
+                groups.broker.environment("api"),
                 groups.storage,
                 groups.links,
                 groups.tokens,
@@ -243,7 +242,7 @@ def _workers(
             name=name,
             command=_module("gpu_worker"),
             env=groups.environment(
-                groups.broker,
+                groups.broker.environment("gpu_worker"),
                 groups.storage,
                 groups.catalogue,
                 worker_name=name,
@@ -251,29 +250,31 @@ def _workers(
                 metrics_port=ports.of(f"{name} metrics"),
             ),
             # It takes seconds to load; the streams are there long before it wants them.
-            after=("nats",),
+            after=groups.broker.names,
             ready=healthy(_reachable(settings.host), api_port, "/health/ready", workers=number),
         )
         for number, name in enumerate(_names("gpu_worker", settings.gpu_workers), start=1)
     )
 
 
-def _batcher(groups: _Groups, *, ports: Ports) -> Process:
-    port = ports.of("batcher metrics")
-    return Process(
-        name="batcher",
-        command=_module("batcher"),
-        env=groups.environment(
-            groups.database,
-            groups.broker,
-            groups.storage,
-            groups.mail,
-            groups.links,
-            groups.window,
-            metrics_port=port,
-        ),
-        after=("migrate", "streams", "mail"),
-        ready=listens(port),
+def _batchers(settings: StackSettings, groups: _Groups, *, ports: Ports) -> tuple[Process, ...]:
+    return tuple(
+        Process(
+            name=name,
+            command=_module("batcher"),
+            env=groups.environment(
+                groups.database,
+                groups.broker.environment("batcher"),
+                groups.storage,
+                groups.mail,
+                groups.links,
+                groups.window,
+                metrics_port=ports.of(f"{name} metrics"),
+            ),
+            after=("migrate", "streams", "mail"),
+            ready=listens(ports.of(f"{name} metrics")),
+        )
+        for name in _names("batcher", settings.batchers)
     )
 
 

@@ -23,6 +23,8 @@ class StackSettings(SettingsGroup):
         public_url: how customers reach the api, where that is not the address it listens on.
         gpu_workers: how many to start.
         api_processes: how many to start.
+        batchers: how many to start.
+        brokers: how many nodes of the broker: one alone, or a cluster of three.
         catalogue: a catalogue file instead of the shipped one.
         models: the catalogue's models to offer.
     """
@@ -35,6 +37,8 @@ class StackSettings(SettingsGroup):
     public_url: str | None = None
     gpu_workers: int = Field(default=1, ge=1, le=64)
     api_processes: int = Field(default=1, ge=1, le=64)
+    batchers: int = Field(default=1, ge=1, le=64)
+    brokers: int = Field(default=1, ge=1, le=3)
     catalogue: Path | None = None
     models: tuple[str, ...] | None = None
 
@@ -49,6 +53,13 @@ class StackSettings(SettingsGroup):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().resolve()
+
+    @field_validator("brokers")
+    @classmethod
+    def _one_may_be_away(cls, nodes: int) -> int:
+        if nodes == 2:  # noqa: PLR2004 - the one number between
+            raise ValueError("has to be 1 or 3: of two both are needed")
+        return nodes
 
     @field_validator("demo_password", "public_url", "catalogue", "models", mode="before")
     @classmethod

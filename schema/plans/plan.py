@@ -67,6 +67,7 @@ class Plan:
 
     Attributes:
         kind: query or mutation.
+        name: its kind and its first field, of which there are few.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Plan:
         planner = _Planner(schema, self._fragments, most=document.token_count or 0)
         self._fields = planner.fields(root, [operation.selection_set])
         self._arguments = planner.arguments
+        first = operation.selection_set.selections[0]
+        self.name = " ".join((self.kind.value, first.name.value if isinstance(first, FieldNode) else "…"))
 
     @classmethod
     def of(

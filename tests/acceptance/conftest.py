@@ -1,10 +1,6 @@
 """Customers and operators of the running stack."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +22,4 @@ async def normal(stack: Stack) -> Customer:
 @pytest.fixture
 def darkroom(stack: Stack) -> Callable[..., str]:
     """The ``darkroom`` command, as an operator of this stack runs it."""
-
-    def run(*words: str) -> str:
-        environment = {**os.environ, "DARKROOM_HOME": str(stack.home)}
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("darkroom")), *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return done.stdout.strip()
-
-    return run
+    return stack.darkroom

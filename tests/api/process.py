@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from core.queue import Queue
 from core.settings import DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
 from tests.conftest import free_port
 
@@ -20,13 +21,14 @@ SLOW_ROUNDS = 13
 
 @pytest.fixture
 def environment(
+    queue: Queue,
     database_settings: DatabaseSettings,
     broker_environment: dict[str, str],
     storage_settings: StorageSettings,
     link_settings: LinkSettings,
     token_settings: TokenSettings,
 ) -> dict[str, str]:
-    """The least that the api needs."""
+    """The least that the api needs; the streams are there, as a batcher or an operator declares them."""
     return {
         "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
         **broker_environment,

@@ -154,17 +154,3 @@ async def test_another_signal_ends_the_wait_for_requests_under_way(
         with suppress(httpx.TransportError):
             assert (await asking).is_server_error
     await holder.close()
-
-
-@pytest.mark.usefixtures("database")
-async def test_a_broker_with_other_streams_ends_it_with_the_reason(
-    environment: dict[str, str], queue: Any
-) -> None:
-    stream = (await queue._js.stream_info("RESULTS")).config
-    stream.subjects = ["results.*", "more.*"]
-    await queue._js.update_stream(stream)
-    async with serving(environment, wait_for=None) as (process, _):
-        _, stderr = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 1
-        assert b"api: stream RESULTS: subjects is" in stderr
-        assert b"Traceback" not in stderr

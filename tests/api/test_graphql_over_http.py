@@ -10,7 +10,7 @@ import pytest
 from tests.graphql_client import Client
 
 GRAPHQL_JSON = "application/graphql-response+json"
-EXPLORER = Path(__file__).parents[2] / "api" / "explorer"
+FRONTEND = Path(__file__).parents[2] / "api" / "frontend"
 
 
 async def post(client: Client, body: Any, *, accept: str = GRAPHQL_JSON) -> httpx.Response:

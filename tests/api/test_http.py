@@ -1,9 +1,10 @@
+import re
 from datetime import timedelta
 
 import pytest
 
 from api.app import Parts
-from api.graphql import EXPLORER_FOLDER
+from api.assets import BUILT
 from core.accounts.tokens import new_secret
 from core.clock import now
 from core.messages import Heartbeat
@@ -47,14 +48,38 @@ async def test_queries_by_get_are_refused(client: Client) -> None:
     assert response.status_code == 405
 
 
-@pytest.mark.skipif(not EXPLORER_FOLDER.is_dir(), reason="GraphiQL is not built here")
+built = pytest.mark.skipif(not BUILT.is_dir(), reason="the pages are not built: `make frontend`")
+
+
+@built
 async def test_a_browser_gets_graphiql_from_our_own_origin(client: Client) -> None:
     page = await client.http.get("/graphql", headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "http://" not in page.text
     assert "https://" not in page.text
-    assert 'src="/explorer/' in page.text
+    assert 'src="/assets/' in page.text
+
+
+@built
+async def test_the_studio_runs_no_script_or_style_but_its_own(client: Client) -> None:
+    page = await client.http.get("/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'; style-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "<style" not in page.text
+    assert " style=" not in page.text
+    assert page.text.count("<script") == page.text.count('src="/assets/')
+
+
+@built
+async def test_what_the_pages_load_is_kept_for_good_and_the_pages_are_not(client: Client) -> None:
+    page = await client.http.get("/")
+    [script] = re.findall(r'src="(/assets/[^"]+)"', page.text)
+    assert page.headers["cache-control"] == "no-cache"
+    assert "immutable" in (await client.http.get(script)).headers["cache-control"]
+    assert (await client.http.get("/assets/none.js")).status_code == 404
 
 
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Node with the packages of GraphiQL's build, among which are the audits' own."""
+"""Node with the packages of the pages' build, among which are the audits' own."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ import pytest
 
 from tests.audit.target import Customer, Target
 
-EXPLORER: Final = Path(__file__).parents[2] / "api" / "explorer"
+FRONTEND: Final = Path(__file__).parents[2] / "api" / "frontend"
 _BRIDGE: Final = Path(__file__).with_name("graphql_ws_bridge.mjs")
 
 
 def node(package: str) -> str:
-    """The program, as ``infra/local/build_explorer.sh`` finds it; skips the test without the package."""
-    if not (EXPLORER / "node_modules" / package).is_dir():
-        pytest.skip(f"`make explorer` installs {package}")
+    """The program, as ``infra/local/build_frontend.sh`` finds it; skips the test without the package."""
+    if not (FRONTEND / "node_modules" / package).is_dir():
+        pytest.skip(f"`make frontend` installs {package}")
     path = f"{os.environ['PATH']}:{Path(sys.executable).parent}"
     program = shutil.which("node", path=path)
     assert program is not None, "no node, though there are its packages"
@@ -80,7 +80,7 @@ async def graphql_ws(target: Target) -> AsyncIterator[GraphqlWs]:
         "--input-type=module",
         "-e",
         _BRIDGE.read_text(),
-        cwd=EXPLORER,
+        cwd=FRONTEND,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -255,12 +255,12 @@ async def test_a_link_is_good_for_its_own_picture_alone(
 @pytest.mark.parametrize(
     "path",
     [
-        "/explorer/../../settings.py",
-        "/explorer/..%2f..%2fsettings.py",
-        "/explorer/%2e%2e/%2e%2e/settings.py",
-        "/explorer/....//....//settings.py",
-        "/explorer//etc/passwd",
-        "/explorer/%00",
+        "/assets/../../settings.py",
+        "/assets/..%2f..%2fsettings.py",
+        "/assets/%2e%2e/%2e%2e/settings.py",
+        "/assets/....//....//settings.py",
+        "/assets//etc/passwd",
+        "/assets/%00",
         "/images/..%2f..%2f..%2fetc%2fpasswd",
         "/images/%2e%2e/%2e%2e/etc/passwd.png",
         "/../etc/passwd",

@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 
-from tests.audit.node import EXPLORER, node
+from tests.audit.node import FRONTEND, node
 from tests.audit.report import Report
 from tests.audit.target import Target
 
@@ -21,7 +21,7 @@ async def test_what_must_and_what_should_be_is_so(target: Target, calm: None, re
     process = await asyncio.to_thread(
         subprocess.run,
         [node("graphql-http"), "--input-type=module", "-e", SCRIPT, target.graphql],
-        cwd=EXPLORER,
+        cwd=FRONTEND,
         capture_output=True,
         text=True,
         check=True,

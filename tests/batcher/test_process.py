@@ -14,6 +14,7 @@ import pytest
 
 from core.models import Account, Letter, LetterKind, LetterState
 from core.outbox import write_letter
+from core.queue import Queue
 from core.repository import windows
 from core.repository.database import migrate
 from core.settings import DatabaseSettings, MailSettings, StorageSettings
@@ -120,6 +121,18 @@ async def test_it_can_be_stopped_while_it_waits(
     async with batcher(environment | nobody, tmp_path) as running:
         await running.says("waiting_for_database" if missing == "database" else "broker_error")
         assert await running.stop() == 0
+
+
+async def test_a_broker_with_other_streams_ends_it_with_the_reason(
+    environment: dict[str, str], tmp_path: Path, queue: Queue
+) -> None:
+    stream = (await queue._js.stream_info("RESULTS")).config
+    stream.subjects = ["results.*", "more.*"]
+    await queue._js.update_stream(stream)
+    async with batcher(environment, tmp_path) as running:
+        assert await asyncio.wait_for(running.process.wait(), 30) == 1
+        assert "batcher: stream RESULTS: subjects is" in running.log.read_text()
+        assert "Traceback" not in running.log.read_text()
 
 
 @pytest.mark.parametrize("how", ["another signal", "its grace is over"])

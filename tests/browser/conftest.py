@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
 CHROMIUM = next(
@@ -28,8 +29,9 @@ _OPTIONS = [
 ]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """One browser for a module; each visit has a profile of its own in it."""
     if CHROMIUM is None:
         message = "Chromium is not installed, so nothing is known about what people see"
         if os.environ.get("DARKROOM_REQUIRE_BROWSER"):

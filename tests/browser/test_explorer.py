@@ -4,38 +4,26 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, expect
 
+from tests.browser.visit import PHONE, Visit, visit
 from tests.stack import PASSWORD, Stack
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
 class Explorer:
-    """A GraphiQL page, and everything it asked for and complained about."""
+    """Somebody at GraphiQL."""
 
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.frames: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda line: self.complaints.append(line.text) if line.type in {"error", "warning"} else None,
-        )
-        page.on(
-            "websocket",
-            lambda socket: socket.on("framereceived", lambda frame: self.frames.append(str(frame))),
-        )
+    def __init__(self, visited: Visit) -> None:
+        self.visit = visited
+        self.page = visited.page
 
     async def open(self) -> None:
-        await self.page.goto(f"{self.url}/graphql")
+        await self.page.goto(f"{self.visit.url}/graphql")
         await self.page.locator(".graphiql-query-editor .view-lines").wait_for()
 
     async def sign_in(self, email: str = "premium@darkroom.local") -> None:
@@ -64,14 +52,12 @@ class Explorer:
         return answer
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def explorer(browser: Browser, stack: Stack) -> AsyncIterator[Explorer]:
-    page = await browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(30_000)
-    explorer = Explorer(page, stack.urls[0])
-    await explorer.open()
-    yield explorer
-    await page.close()
+    async with visit(browser, stack.urls[0]) as visited:
+        explorer = Explorer(visited)
+        await explorer.open()
+        yield explorer
 
 
 async def test_the_ready_tabs_lead_from_signing_in_to_a_picture(explorer: Explorer) -> None:
@@ -85,23 +71,26 @@ async def test_the_ready_tabs_lead_from_signing_in_to_a_picture(explorer: Explor
         """() => __MONACO.editor.getModels()
           .find(m => m.uri.path.endsWith('response.json')).getValue().includes('SUCCEEDED')"""
     )
-    last = explorer.frames[-1]
-    assert '"complete"' in last, "the server ends the subscription"
-    picture = explorer.page.get_by_test_id("pictures").locator("img").first
+    assert '"complete"' in explorer.visit.frames[-1], "the server ends the subscription"
+    assert any("data:image/jpeg" in frame for frame in explorer.visit.frames), "previews come"
+    picture = explorer.page.get_by_test_id("pictures").locator("a img").first
     await picture.wait_for()
     await explorer.page.wait_for_function(
-        "() => document.querySelector('[data-testid=pictures] img')?.naturalWidth > 0"
+        "() => document.querySelector('[data-testid=pictures] a img')?.naturalWidth > 0"
     )
-    assert explorer.complaints == []
+    await explorer.show("MyPictures")
+    listed = await explorer.run()
+    assert listed["data"]["generations"]["edges"][0]["node"]["id"] == made["data"]["generate"]["id"]
+    explorer.visit.keeps_to_itself()
 
 
-async def test_nothing_is_asked_of_another_origin_and_no_token_is_in_an_address(explorer: Explorer) -> None:
-    await explorer.sign_in()
-    await explorer.show("Generate")
-    await explorer.run()
-    hosts = {urlsplit(url).netloc for url in explorer.requests if not url.startswith(("data:", "blob:"))}
-    assert hosts == {urlsplit(explorer.url).netloc}
-    assert not [url for url in [*explorer.requests, explorer.page.url] if "eyJ" in url]
+async def test_what_surrounds_graphiql_is_for_everybody_in_both_themes(
+    browser: Browser, stack: Stack, explorer: Explorer
+) -> None:
+    await explorer.visit.passes_axe("desktop, dark", within=".darkroom-bar")
+    async with visit(browser, stack.urls[0], size=PHONE, theme="light") as visited:
+        await Explorer(visited).open()
+        await visited.passes_axe("phone, light", within=".darkroom-bar")
 
 
 async def test_a_typed_password_is_not_kept_by_the_browser(explorer: Explorer) -> None:

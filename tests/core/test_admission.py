@@ -51,6 +51,7 @@ async def request_of(account: Account, *, key: str | None = None, most_open: int
         "format": ImageFormat.PNG,
         "request_fingerprint": asked.fingerprint(),
         "request_id": "",
+        "traceparent": None,
     }
     return Request(
         session_id=session.id,

@@ -87,7 +87,9 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
     expected["DARKROOM_ALLOWED_ORIGINS"] = expected["DARKROOM_TRUSTED_PROXIES"] = "[]"
     for name in ("JWT_OTHER_SECRETS", "PASSWORD_OTHER_PEPPERS", "DOWNLOAD_OTHER_SECRETS"):
         expected[f"DARKROOM_{name}"] = "[]"
+    expected["DARKROOM_WORKER_FP8"] = "false"
     expected["DARKROOM_WORKER_FUSION"] = "true"
+    expected["DARKROOM_WORKER_TIERS"] = '["PREMIUM", "NORMAL"]'
     assert documented == expected
 
 

@@ -25,6 +25,9 @@ _ALWAYS: Final = datetime(2000, 1, 1, tzinfo=UTC)
 class _Ear:
     made: list[Image.Image | Exception] = field(default_factory=list)
 
+    def joined(self, picture: Picture) -> None:
+        pass
+
     def stepped(self, picture: Picture, step: int) -> None:
         pass
 

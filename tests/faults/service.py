@@ -3,17 +3,21 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import httpx
+import nats as nats_client
+from nats.aio.client import Client
 from pydantic import SecretStr
 
 from core.accounts.passwords import PasswordHasher
@@ -24,6 +28,9 @@ from infra.local import nats, postgres
 from infra.local.command import Command
 from infra.local.ports import Ports
 from infra.local.probes import Probe, healthy, listens, succeeds
+from infra.nats.certificates import Certificate
+from infra.nats.node import BrokerNode
+from infra.nats.users import write_users
 from tests.faults.links import Link
 from tests.faults.nodes import REPOSITORY, Node, Nursery, Spawn, program
 
@@ -123,6 +130,17 @@ class Service:
         """Every link of one process."""
         return [link for name, link in self.links.items() if name.startswith(f"{process}>")]
 
+    async def broker_client(self, **options: Any) -> Client:
+        """A connection to the brokers past every link, which may do everything."""
+        return await nats_client.connect(
+            [f"tls://127.0.0.1:{port}" for port in self.broker_ports],
+            user="emergency",
+            password=(self.home / "passwords" / "emergency").read_text(),
+            tls=ssl.create_default_context(cafile=Certificate.make(self.home, "clients").authority),
+            tls_handshake_first=True,
+            **options,
+        )
+
     async def heal(self) -> None:
         """Take every fault away, and wait until everything is ready."""
         for link in self.links.values():
@@ -206,6 +224,7 @@ class _Builder:
         logs.mkdir()
         self.nurseries = {kind: Nursery(kind, log=logs / f"{kind} nursery.log") for kind in _KINDS}
         (home / "objects").mkdir()
+        self._broker_passwords = write_users(home)
 
     async def start(self) -> None:
         """Start everything and wait until it is ready."""
@@ -252,28 +271,24 @@ class _Builder:
 
     async def _declare_broker(self, name: str) -> None:
         """One nats-server. In a cluster each connects to the others over links of its own."""
-        config = self._home / f"{name}.json"
+        folder = self._home / f"{name} configuration"
+        folder.mkdir()
+        shutil.copy(self._home / "users.conf", folder)
+        others = [other for other in self._brokers if other != name]
+        links = [await self._link(name, other, self._ports.of(f"{other} cluster")) for other in others]
         port = self._ports.of(name)
-        account = nats.NatsAccount("DARKROOM", user="darkroom", password=PASSWORD)
-        nats.write_config(config, port=port, store_dir=self._home / name, accounts=[account])
-        if len(self._brokers) > 1:
-            routes = []
-            for other in self._brokers:
-                if other == name:
-                    continue
-                link = await self._link(name, other, self._ports.of(f"{other} cluster"))
-                routes.append(f"nats://127.0.0.1:{link.port}")
-            settings = json.loads(config.read_text()) | {"server_name": name}
-            settings["cluster"] = {
-                "name": "darkroom",
-                "listen": f"127.0.0.1:{self._ports.of(f'{name} cluster')}",
-                "routes": routes,
-                # Clients and servers keep to the links: they learn of no other way.
-                "no_advertise": True,
-                "advertise": f"127.0.0.1:{self._ports.of('nobody')}",
-            }
-            config.write_text(json.dumps(settings))
-        self._add_server(name, nats.command(config), listens(port, b"INFO "))
+        node = BrokerNode(
+            name=name,
+            port=port,
+            monitoring_port=self._ports.of(f"{name} monitoring"),
+            store=self._home / name,
+            certificate=Certificate.make(self._home, "clients"),
+            node_certificate=Certificate.make(self._home, "nodes"),
+            nodes_port=self._ports.of(f"{name} cluster") if others else 0,
+            routes=[link.port for link in links],
+        )
+        command = nats.command(node.write(folder))
+        self._add_server(name, command, healthy("127.0.0.1", node.monitoring_port, "/healthz"))
 
     async def _link(self, source: str, server: str, target: int) -> Link:
         name = f"{source}>{server}"
@@ -319,9 +334,10 @@ class _Builder:
     async def _broker_of(self, name: str) -> dict[str, str]:
         links = [await self._link(name, broker, self._ports.of(broker)) for broker in self._brokers]
         return {
-            "DARKROOM_NATS_URL": ",".join(f"nats://127.0.0.1:{link.port}" for link in links),
-            "DARKROOM_NATS_USER": "darkroom",
-            "DARKROOM_NATS_PASSWORD": PASSWORD,
+            "DARKROOM_NATS_URL": ",".join(f"tls://127.0.0.1:{link.port}" for link in links),
+            "DARKROOM_NATS_CA_FILE": str(Certificate.make(self._home, "clients").authority),
+            "DARKROOM_NATS_USER": (kind := name.removesuffix("-2")),
+            "DARKROOM_NATS_PASSWORD": self._broker_passwords[kind],
             "DARKROOM_NATS_REPLICAS": str(len(self._brokers)),
             "DARKROOM_NATS_ACK_WAIT_SECONDS": str(ACK_WAIT),
         }

@@ -5,7 +5,6 @@ import signal
 import statistics
 import time
 
-import nats as nats_client
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -13,7 +12,7 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import Error as JetStreamError
 
 from tests.faults.conftest import NewTrial
-from tests.faults.service import PASSWORD, Service
+from tests.faults.service import Service
 from tests.faults.trial import Note
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -33,14 +32,7 @@ async def leader_of(js: JetStreamContext, stream: str) -> str:
 
 
 async def connected(service: Service) -> Client:
-    return await nats_client.connect(
-        [f"nats://127.0.0.1:{port}" for port in service.broker_ports],
-        user="darkroom",
-        password=PASSWORD,
-        reconnect_time_wait=0.1,
-        max_reconnect_attempts=-1,
-        error_cb=_forget,
-    )
+    return await service.broker_client(reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=_forget)
 
 
 async def _forget(error: Exception) -> None:

@@ -6,14 +6,13 @@ import signal
 import sys
 from pathlib import Path
 
-import nats as nats_client
 import pytest
 from nats.js.errors import NotFoundError
 
 from infra.local.command import Command
 from tests.faults.conftest import NewTrial
 from tests.faults.nodes import Node, program
-from tests.faults.service import PASSWORD, Service
+from tests.faults.service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
@@ -45,9 +44,7 @@ async def test_a_server_is_restarted_under_load(
 
 
 async def test_every_stream_is_deleted_under_load(service: Service, new_trial: NewTrial) -> None:
-    broker = await nats_client.connect(
-        f"nats://127.0.0.1:{service.broker_ports[0]}", user="darkroom", password=PASSWORD
-    )
+    broker = await service.broker_client()
     js = broker.jetstream()
     async with new_trial(service) as run:
         for stream in STREAMS:

@@ -119,7 +119,7 @@ async def trial(
         begun = asyncio.get_running_loop().time()
         left = await observer.until_settled(seconds=QUIET_SECONDS)
         run.numbers["seconds of quiet"] = round(asyncio.get_running_loop().time() - begun)
-        await clients.hear(seconds=30)
+        await clients.hear(seconds=120)
         stop.set()
         await looking
         history = await gather(service, clients, observer, alone=alone)

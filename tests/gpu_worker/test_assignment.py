@@ -184,3 +184,21 @@ async def test_a_request_that_came_before_the_job_counts(queue: Queue) -> None:
     [delivery] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
     one = Assignment(sent, delivery, watched=watched)
     assert one.wants_preview(pictures_of(sent)[0])
+
+
+async def test_a_picture_leaves_its_slot_with_its_last_step_and_the_engine_with_its_end(queue: Queue) -> None:
+    sent = job(count=2)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    [delivery] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
+    freed = asyncio.Event()
+    one = Assignment(sent, delivery, freed=freed.set)
+    first, second = pictures_of(sent)
+    one.stepped(first, first.steps - 1)
+    assert one.in_slots == 2
+    one.stepped(first, first.steps)
+    await asyncio.wait_for(freed.wait(), 5)
+    assert (one.in_slots, one.under_way) == (1, 2)
+    one.ended(first, drawing())
+    one.ended(second, ValueError("broken half-way"))
+    await one.made()
+    assert (one.in_slots, one.under_way) == (0, 0)

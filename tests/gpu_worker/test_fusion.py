@@ -10,6 +10,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+from gpu_worker.engine import fusion
+from gpu_worker.engine.fp8 import Fp8Linear
 from gpu_worker.engine.fusion import fuse
 from tests.gpu_worker.tiny_model import build_xl
 
@@ -61,6 +63,26 @@ def test_a_fused_unet_gives_what_the_original_gives(kind: str, model_folder: Pat
     assert left(fused) == []
     given = inputs(original)
     assert_alike(fused(**given).sample, original(**given).sample)
+
+
+@torch.inference_mode()
+def test_a_unet_that_multiplies_in_eight_bits_gives_nearly_the_same(
+    xl_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion, "NARROWEST", 1)
+    original, fused = unet_in(xl_folder), unet_in(xl_folder)
+    fuse(fused, fp8=True)
+    assert any(isinstance(module, Fp8Linear) for module in fused.modules())
+    given = inputs(original)
+    exact, ours = original(**given).sample, fused(**given).sample
+    assert 0 < (ours - exact).norm() / exact.norm() < 0.05
+
+
+@torch.inference_mode()
+def test_narrow_layers_keep_their_precision(xl_folder: Path) -> None:
+    fused = unet_in(xl_folder)
+    fuse(fused, fp8=True)
+    assert not any(isinstance(module, Fp8Linear) for module in fused.modules())
 
 
 @torch.inference_mode()

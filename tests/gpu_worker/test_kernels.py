@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gpu_worker.engine import fusion
+from gpu_worker.engine import fp8, fusion
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["single", "half"])
@@ -97,4 +97,47 @@ def test_geglu(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
     tokens = drawn(2, 3, 2 * channels, dtype=dtype) - 3
     wanted, gate = tokens.double().chunk(2, dim=-1)
     exact = wanted * torch.nn.functional.gelu(gate)
-    assert_as_good(kernels.geglu(tokens), fusion.geglu(tokens.cpu()).to(DEVICE), exact)
+    plain = fusion.geglu(tokens.cpu())
+    assert isinstance(plain, torch.Tensor)
+    assert_as_good(kernels.geglu(tokens), plain.to(DEVICE), exact)
+
+
+def assert_scaled(ours: fp8.Scaled, exact: torch.Tensor) -> None:
+    """Each row's largest number is the greatest, and every number is the next one that eight bits have."""
+    assert ours.values.dtype is torch.float8_e4m3fn
+    values = ours.values.double()
+    torch.testing.assert_close(values.abs().amax(-1), torch.full_like(values[..., 0], fp8.GREATEST))
+    # Three bits of mantissa, and 2 ** -9 at the least.
+    scales = ours.scales.double()
+    near = (values * scales - exact).abs() <= (exact.abs() / 16 + 2**-10 * scales) * 1.01
+    if DEVICE == "cpu":
+        # Triton's interpreter loses the carry of a number that is rounded up to a power of two, and bits of
+        # those that are smaller than any with an exponent.
+        near |= torch.frexp(exact / scales).mantissa.abs() >= 1 - 2**-5
+        near |= (exact / scales).abs() < 2**-6
+    assert near.all()
+
+
+@PRECISIONS
+@pytest.mark.parametrize("channels", [16, 1300])
+def test_eight_bits_of_each_kind(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
+    first, second = (drawn(2, 3, channels, dtype=dtype, seed=seed) for seed in (1, 2))
+    weight, bias = (drawn(channels, dtype=dtype, seed=seed) for seed in (3, 4))
+    assert_scaled(kernels.scale(first), first.double())
+    total, normal = kernels.add_layer_norm(first, second, weight, bias, eps=1e-5, scaled=True)
+    exact = torch.nn.functional.layer_norm(total.double(), (channels,), weight.double(), bias.double(), 1e-5)
+    assert_scaled(normal, exact)
+    assert_scaled(kernels.layer_norm(total, weight, bias, eps=1e-5, scaled=True), exact)
+    wide = drawn(2, 3, 2 * channels, dtype=dtype) - 3
+    wanted, gate = wide.double().chunk(2, dim=-1)
+    assert_scaled(kernels.geglu(wide, scaled=True), wanted * torch.nn.functional.gelu(gate))
+
+
+def test_a_product_in_eight_bits_is_off_by_little(kernels: ModuleType) -> None:
+    dtype = torch.float16 if DEVICE == "cuda" else torch.float32
+    layer = torch.nn.Linear(64, 32).to(DEVICE, dtype)
+    tokens = drawn(2, 16, 64, dtype=dtype)
+    exact = layer(tokens)
+    ours = fp8.Fp8Linear(layer.weight, layer.bias)(tokens)
+    assert ours.dtype is dtype
+    assert (ours - exact).norm() / exact.norm() < 0.06

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from core.clock import now
@@ -15,6 +16,7 @@ from core.messages import Job, Parameters
 from core.queue import Lane, Queue
 from core.queue.topology import PREMIUM_JOBS
 from core.settings import StorageSettings
+from tests.conftest import free_port
 from tests.link import link_to
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,9 @@ async def test_it_waits_for_the_broker_and_told_twice_to_stop_hands_its_job_back
             "DARKROOM_WEIGHTS_DIR": str(tmp_path / "weights"),
             "DARKROOM_MODELS": '["darkroom-demo"]',
             "DARKROOM_WORKER_DRAIN_SECONDS": "600",
+            "DARKROOM_METRICS_PORT": str(free_port()),
         }
+        health = f"http://127.0.0.1:{environment['DARKROOM_METRICS_PORT']}/health"
         log = tmp_path / "worker.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -46,12 +50,16 @@ async def test_it_waits_for_the_broker_and_told_twice_to_stop_hands_its_job_back
                 while "broker_error" not in log.read_text():
                     assert process.returncode is None, log.read_text()
                     await asyncio.sleep(0.1)
+            # Warm, and of no use to anybody yet.
+            unready = await asyncio.to_thread(httpx.get, f"{health}/ready")
+            assert (unready.status_code, unready.json()["missing"]) == (503, ["broker: not connected"])
             await link.open()
             sent = a_long_job()
             await queue.publish_job(Lane.PREMIUM, sent)
             heard = asyncio.Event()
             await queue.subscribe_progress(sent.id, lambda _: heard.set())
             await asyncio.wait_for(heard.wait(), 60)
+            assert (await asyncio.to_thread(httpx.get, f"{health}/ready")).status_code == 200
             process.send_signal(signal.SIGTERM)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(process.wait(), 2)

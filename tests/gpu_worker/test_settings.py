@@ -24,6 +24,8 @@ def test_buckets_that_are_asked_for_are_sorted_and_said_once() -> None:
     [
         ("DARKROOM_WORKER_BUCKETS", "[0]"),
         ("DARKROOM_WORKER_PRECISION", "int8"),
+        ("DARKROOM_WORKER_TIERS", "[]"),
+        ("DARKROOM_WORKER_TIERS", '["BATCH"]'),
         ("DARKROOM_WORKER_MODEL_MEMORY", "-1"),
         ("DARKROOM_WORKER_MODEL_MEMORY", "much"),
     ],

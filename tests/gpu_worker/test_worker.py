@@ -94,6 +94,24 @@ async def test_batch_jobs_report_to_the_recorder_of_their_tier(worker: Worker, q
     assert (outcome.id, outcome.state) == (sent.id, GenerationState.SUCCEEDED)
 
 
+async def test_a_worker_of_the_batch_tier_leaves_premium_to_others_and_says_so(
+    queue: Queue, storage: Storage, engine: Engine
+) -> None:
+    premium, normal = job(), job(tier=Tier.NORMAL)
+    await queue.publish_job(Lane.PREMIUM, premium)
+    await queue.publish_job(Lane.BATCH, normal)
+    stop = asyncio.Event()
+    settings = WorkerSettings(worker_name="w1", worker_slots=2, worker_tiers=(Tier.NORMAL,))
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    running = asyncio.create_task(worker.run(stop=stop))
+    outcome = (await results(queue, NORMAL_RESULTS, 2))[-1]
+    [beat] = await queue.workers()
+    stop.set()
+    await asyncio.wait_for(running, 30)
+    assert (outcome.id, beat.tiers) == (normal.id, (Tier.NORMAL,))
+    assert await queue.holds_job(Lane.PREMIUM, premium.id)
+
+
 async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
     sent = job(steps=50, count=2)
     heard: list[Progress] = []

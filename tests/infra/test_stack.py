@@ -7,6 +7,7 @@ import shutil
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -113,14 +114,19 @@ async def test_the_servers_ask_for_their_passwords(servers: Declared) -> None:
     await connection.close()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(postgres.url(port=servers.ports.of("postgres"), password="guessed"))
+    told = servers.stack.environment
+    trusting = ssl.create_default_context(cafile=told["DARKROOM_NATS_CA_FILE"])
     broker = await nats.connect(
-        servers.stack.environment["DARKROOM_NATS_URL"],
-        user=servers.stack.environment["DARKROOM_NATS_USER"],
-        password=servers.stack.environment["DARKROOM_NATS_PASSWORD"],
+        told["DARKROOM_NATS_URL"],
+        user=told["DARKROOM_NATS_USER"],
+        password=told["DARKROOM_NATS_PASSWORD"],
+        inbox_prefix="_INBOX_operator",
+        tls=trusting,
+        tls_handshake_first=True,
     )
     assert (await broker.jetstream().account_info()).streams == 0
     await broker.close()
-    reader, writer = await asyncio.open_connection("127.0.0.1", servers.ports.of("nats"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", servers.ports.of("nats"), ssl=trusting)
     writer.write(b'CONNECT {"verbose": false}\r\nPING\r\n')
     assert b"Authorization Violation" in await reader.read()
     writer.close()
@@ -211,7 +217,11 @@ async def test_each_process_is_told_what_it_needs_and_no_more(tmp_path: Path) ->
         made.env(name)["DARKROOM_METRICS_PORT"] for name in ("api", "gpu_worker", "gpu_worker-2", "batcher")
     ]
     assert len(set(ports)) == 4
-    private = {made.credentials.database_password, made.credentials.broker_password}
+    passwords = {
+        name: made.env(name)["DARKROOM_NATS_PASSWORD"] for name in ("api", "gpu_worker", "batcher", "streams")
+    }
+    assert len(set(passwords.values())) == 4
+    private = {made.credentials.database_password, *passwords.values()}
     assert not private & set(made.env("mail").values())
 
 

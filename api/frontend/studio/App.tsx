@@ -1,0 +1,24 @@
+import { useStore } from "../shared/store";
+import { ConnectionNotice } from "./ConnectionNotice";
+import { useServices } from "./services";
+import { Studio } from "./Studio";
+import { Welcome } from "./Welcome";
+
+/** The whole page: for whoever is signed in the studio, for all others the way in. */
+export function App() {
+  const { session, announcement } = useServices();
+  const { session: current, notice } = useStore(session);
+  return (
+    <>
+      <ConnectionNotice />
+      {current === null ? (
+        <Welcome notice={notice} />
+      ) : (
+        <Studio key={current.account?.email ?? ""} />
+      )}
+      <p role="status" className="unseen" data-testid="announcement">
+        {useStore(announcement)}
+      </p>
+    </>
+  );
+}

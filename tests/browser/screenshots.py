@@ -1,0 +1,87 @@
+"""Takes the pictures of both pages for ``docs/images``: ``make screenshots``. Not one of the tests."""
+
+import re
+from typing import Final
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.test_explorer import Explorer
+from tests.browser.test_studio import Studio
+from tests.browser.visit import DESKTOP, PHONE, REPOSITORY, visit
+from tests.stack import Customer, Stack
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+_IMAGES: Final = REPOSITORY / "docs" / "images"
+_SCENES: Final = (
+    ("a red house on grass at sunset", 128, 128),
+    ("a blue lighthouse by the sea at night", 96, 128),
+    ("an orange balloon over the sea by day", 160, 128),
+    ("a green tree on sand by day", 128, 128),
+    ("a white boat at sea at sunset", 168, 128),
+    ("a purple tent in the snow at night", 128, 128),
+    ("a yellow car on sand at sunset", 168, 128),
+    ("a pink tree on grass by day", 128, 128),
+    ("a red lighthouse in the snow by day", 96, 128),
+    ("a blue windmill on grass at sunset", 128, 128),
+    ("a white house in the snow at night", 144, 128),
+    ("an orange tent on grass at night", 128, 128),
+)
+
+
+@pytest.fixture(scope="module")
+async def painter(stack: Stack) -> Customer:
+    """A premium customer who has asked for some pictures already."""
+    customer = await stack.new_customer()
+    stack.darkroom("account", "grant-premium", customer.email, "--days", "365")
+    for number, (prompt, width, height) in enumerate(_SCENES):
+        generation_id = await customer.generate(
+            prompt=prompt, width=width, height=height, seed=20 + number, delivery="DOWNLOAD"
+        )
+        await customer.watch_to_end(generation_id)
+    return customer
+
+
+async def _shot(page: Page, name: str) -> None:
+    await page.evaluate("() => Promise.all([...document.images].map(image => image.decode().catch(() => 0)))")
+    await page.screenshot(path=_IMAGES / f"{name}.png")
+
+
+async def test_the_studio_while_a_picture_develops(browser: Browser, stack: Stack, painter: Customer) -> None:
+    async with visit(browser, stack.urls[0], size=(1280, 860), theme="dark") as visited:
+        studio = Studio(visited)
+        await studio.sign_in(painter.email)
+        await studio.ask_for_much("a red boat at sea at sunset")
+        await visited.page.get_by_test_id("settings").click()
+        await expect(studio.under_way).to_contain_text(re.compile(r"step (2\d|3\d)"))
+        await _shot(visited.page, "studio-dark")
+
+
+async def test_one_picture_in_the_light_theme(browser: Browser, stack: Stack, painter: Customer) -> None:
+    async with visit(browser, stack.urls[0], size=DESKTOP, theme="light") as visited:
+        studio = Studio(visited)
+        await studio.sign_in(painter.email)
+        await studio.pictures.nth(3).wait_for()
+        await _shot(visited.page, "studio-light")
+
+
+async def test_the_studio_on_a_phone(browser: Browser, stack: Stack, painter: Customer) -> None:
+    async with visit(browser, stack.urls[0], size=PHONE, theme="dark") as visited:
+        studio = Studio(visited)
+        await studio.sign_in(painter.email)
+        await studio.pictures.nth(3).wait_for()
+        await _shot(visited.page, "studio-phone")
+
+
+async def test_graphiql_after_watching(browser: Browser, stack: Stack) -> None:
+    async with visit(browser, stack.urls[0], theme="light") as visited:
+        explorer = Explorer(visited)
+        await explorer.open()
+        await explorer.sign_in()
+        await explorer.show("Generate")
+        await explorer.run()
+        await explorer.show("Watch")
+        await explorer.run()
+        await visited.page.get_by_test_id("pictures").locator("a img").first.wait_for()
+        await _shot(visited.page, "graphiql")
