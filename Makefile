@@ -41,10 +41,10 @@ lint: .venv/.dev ## Check style, formatting and the imports' directions
 	@$(BIN)/ruff format --check --quiet || { echo 'make format would change files'; exit 1; }
 	@found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 
-lint-infra: .venv/.dev $(EXPLORER) ## Check images, Compose files, manifests and flows; make test does so too
+lint-infra: .venv/.dev $(FRONTEND) ## Check images, Compose files, manifests and flows; make test does so too
 	@$(BIN)/pytest --quiet -m 'infra and not images' tests/infra
 
-images: .venv/.dev $(EXPLORER) ## Install what each image is made of from nothing, and start it
+images: .venv/.dev $(FRONTEND) ## Install what each image is made of from nothing, and start it
 	@$(BIN)/pytest --quiet -m images tests/infra
 
 format: .venv/.dev ## Format the code and mend what can be mended

@@ -50,7 +50,10 @@ def program(words: list[str]) -> typer.Typer:
         known = operators is not None and word in typer.main.get_group(operators).commands
         kinds = [operators] if known else [_commands("console.customers"), operators]
     app = typer.Typer(
-        no_args_is_help=True, add_completion=False, help="Make pictures with Darkroom, or run one."
+        pretty_exceptions_show_locals=False,  # they hold tokens
+        no_args_is_help=True,
+        add_completion=False,
+        help="Make pictures with Darkroom, or run one.",
     )
     for commands in filter(None, kinds):
         app.add_typer(commands)

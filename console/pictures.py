@@ -1,6 +1,7 @@
 """Where pictures go: into files, and onto the terminal where it can show them."""
 
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def show(data: bytes, *, console: Console) -> None:
     """
     # On being imported the library asks the terminal what it can do, and reads the answer.
     if not console.is_terminal or console.is_dumb_terminal or not sys.stdin.isatty():
+        return
+    # Some terminals do not know how large they are.
+    if 0 in os.get_terminal_size(sys.stdout.fileno()):
         return
     from PIL import Image as Pillow  # noqa: PLC0415
     from textual_image.renderable import Image  # noqa: PLC0415

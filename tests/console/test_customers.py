@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,9 +148,10 @@ def _terminal(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The program on a terminal of its own."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 100))
     process = subprocess.Popen(
         [sys.executable, "-m", "console", *words],
-        env={**shell, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50", **variables},
+        env={**shell, "TERM": "xterm-256color", **variables},
         cwd=folder,
         stdin=theirs,
         stdout=theirs,
@@ -188,11 +190,17 @@ async def test_a_terminal_shows_the_steps_and_then_the_picture(
     assert (tmp_path / "house.png").exists()
 
 
-@pytest.mark.parametrize(("answer", "state"), [("y", "CANCELED"), ("n", "SUCCEEDED")])
+@pytest.mark.parametrize(("answer", "count", "state"), [("y", "4", "CANCELED"), ("n", "1", "SUCCEEDED")])
 async def test_an_interruption_asks_whether_to_cancel(
-    stack: Stack, shell: dict[str, str], as_premium: dict[str, str], tmp_path: Path, answer: str, state: str
+    stack: Stack,
+    shell: dict[str, str],
+    as_premium: dict[str, str],
+    tmp_path: Path,
+    answer: str,
+    count: str,
+    state: str,
 ) -> None:
-    words = ("generate", "a red house", "--steps", "40", "--count", "4")
+    words = ("generate", "a red house", "--steps", "40", "--count", count)
     premium = await Customer(stack.urls[0], "premium@darkroom.local").sign_in()
     with _terminal(shell, tmp_path, *words, **as_premium) as (process, terminal):
         await asyncio.to_thread(_read_until, terminal, "of 40")
@@ -209,10 +217,10 @@ async def test_an_interruption_asks_whether_to_cancel(
 async def test_a_watch_outlives_the_api_process_that_it_began_at(
     stack: Stack, shell: dict[str, str], as_premium: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ("generate", "a red house", "--steps", "40", "--count", "4", "-o", "house.png")
+    words = ("generate", "a red house", "--steps", "40", "--count", "2", "-o", "house.png")
     with _terminal(shell, tmp_path, *words, **as_premium) as (process, terminal):
         await asyncio.to_thread(_read_until, terminal, "of 40")
         os.kill(stack.pid("api"), signal.SIGKILL)
-        shown = await asyncio.to_thread(_read_until, terminal, "house-4.png", seconds=60)
+        shown = await asyncio.to_thread(_read_until, terminal, "house-2.png", seconds=150)
         assert await asyncio.to_thread(process.wait, 20) == 0, shown
-    assert (tmp_path / "house-4.png").exists()
+    assert (tmp_path / "house-2.png").exists()

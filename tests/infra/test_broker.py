@@ -272,6 +272,7 @@ MAY_SEND = {
     },
     Role.OPERATOR: {
         *(*_LANES_IN, *_LOOKS),
+        "$JS.API.STREAM.MSG.GET.KV_WORKERS",
         *(f"$JS.API.STREAM.{verb}.{s}" for s in (*STREAMS, "OTHER") for verb in ("CREATE", "UPDATE")),
         *(
             subject
