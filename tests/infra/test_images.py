@@ -127,7 +127,7 @@ async def becomes_healthy(stage: Stage, environment: Mapping[str, str], folder: 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("process", ["api", "batcher"])
 async def test_an_image_holds_all_that_its_process_needs(
-    process: str, quick_build: ImageBuild, environment: dict[str, str], tmp_path: Path
+    process: str, quick_build: ImageBuild, environment: dict[str, str], queue: Queue, tmp_path: Path
 ) -> None:
     await becomes_healthy(quick_build.build(process), environment, tmp_path)
 
