@@ -23,7 +23,7 @@ from core.settings import BrokerSettings, DatabaseSettings, read
 
 app = typer.Typer()
 
-_BAR: Final = 24
+_BAR: Final = 12
 _LATE: Final = timedelta(minutes=5)
 """A letter that has waited longer deserves a look."""
 
@@ -167,7 +167,7 @@ def _workers(now: Standing) -> Panel:
             beat.device,
             ", ".join(beat.models),
             f"{beat.busy} of {beat.slots}",
-            ProgressBar(total=max(1, beat.slots), completed=beat.busy, width=10),
+            ProgressBar(total=max(1, beat.slots), completed=beat.busy, width=8),
             f"{beat.images_per_second:.2f}",
             _since(beat.started_at, now.at),
             f"{_since(beat.beat_at, now.at)} ago",
@@ -230,7 +230,7 @@ def _rest(now: Standing) -> Panel:
 
 def _table(*columns: str) -> Table:
     """One without lines; columns that end in ``>`` are set to the right."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         name = column.removesuffix(">")
         table.add_column(name, justify="left" if name == column else "right", no_wrap=True)

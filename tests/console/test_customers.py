@@ -150,7 +150,8 @@ def _terminal(
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 100))
     process = subprocess.Popen(
-        [sys.executable, "-m", "console", *words],
+        # A job in the background has SIGINT ignored, and would hand that down.
+        ["/usr/bin/env", "--default-signal=INT", sys.executable, "-m", "console", *words],
         env={**shell, "TERM": "xterm-256color", **variables},
         cwd=folder,
         stdin=theirs,
