@@ -88,8 +88,8 @@ async def declare(broker: Broker) -> None:
 
 
 @asynccontextmanager
-async def connected(broker: Broker, role: Role) -> AsyncIterator[Queue]:
-    queue = await Queue.connect_when_there(broker.settings(role.value), name="tests", role=role)
+async def connected(broker: Broker, role: Role, *, user: str | None = None) -> AsyncIterator[Queue]:
+    queue = await Queue.connect_when_there(broker.settings(user or role.value), name="tests", role=role)
     try:
         yield queue
         assert queue.refusal is None
@@ -418,26 +418,25 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
 
 async def test_a_password_is_changed_without_an_interruption(broker: Broker) -> None:
     """The other user takes over; who still uses the old one is told, and comes back by itself."""
+    users = broker.folder / "users.conf"
+    (broker.folder / "passwords" / "api_spare").unlink()
     async with connected(broker, Role.API) as old:
-        users = broker.folder / "users.conf"
-        (broker.folder / "passwords" / "api_spare").unlink()
         write_users(broker.folder)
         broker.reload()
-        new = await Queue.connect(broker.settings("api_spare"), name="tests", role=Role.API)
-        await new.workers()
-        assert old.trouble is None
+        async with connected(broker, Role.API, user="api_spare") as new:
+            await new.standing(topology.PREMIUM_RESULTS)
+            assert old.trouble is None
 
-        lines = [line for line in users.read_text().splitlines() if not line.startswith("API_PASSWORD")]
-        users.write_text("\n".join([*lines, 'API_PASSWORD: "$2b$04$' + "x" * 53 + '"']) + "\n")
-        broker.reload()
-        await until(lambda: old.trouble == "not connected: user api or its password is refused")
-        assert new.trouble is None
+            lines = [line for line in users.read_text().splitlines() if not line.startswith("API_PASSWORD")]
+            users.write_text("\n".join([*lines, 'API_PASSWORD: "$2b$04$' + "x" * 53 + '"']) + "\n")
+            broker.reload()
+            await until(lambda: old.trouble == "not connected: user api or its password is refused")
+            assert new.trouble is None
 
-        write_users(broker.folder)
-        broker.reload()
-        await until(lambda: old.trouble is None)
-        await old.workers()
-        await new.close()
+            write_users(broker.folder)
+            broker.reload()
+            await until(lambda: old.trouble is None)
+            await old.standing(topology.PREMIUM_RESULTS)
 
 
 async def until(holds: Callable[[], bool]) -> None:
