@@ -35,10 +35,8 @@ def main() -> int:
 
 async def work(settings: GpuWorkerSettings) -> None:
     """Get the weights, warm up, and only then take jobs."""
-    queue, warm = (
-        Queue(settings.broker, name=settings.worker.worker_name, role=Role.GPU_WORKER),
-        asyncio.Event(),
-    )
+    queue = Queue(settings.broker, name=settings.worker.worker_name, role=Role.GPU_WORKER)
+    warm = asyncio.Event()
 
     def missing() -> list[str]:
         if not warm.is_set():

@@ -49,51 +49,21 @@ def _per_process(job: str) -> Sequence[Panel]:
     )
 
 
+def _share(title: str, record: str, *, limit: float, width: int = 5) -> Panel:
+    """The share of bad events, a recording rule, and how large it may be."""
+    return Panel(title=title, queries={"": record}, unit="percentunit", kind="stat", limit=limit, width=width)
+
+
 SERVICE: Final = Dashboard(
     uid="darkroom-service",
     title="Darkroom: the service",
     rows={
         "Objectives: share of bad events over an hour": (
-            Panel(
-                title="Premium begun later than 2 s",
-                queries={"": "darkroom:premium_start_late:ratio_rate1h"},
-                unit="percentunit",
-                kind="stat",
-                limit=0.01,
-                width=5,
-            ),
-            Panel(
-                title="GraphQL errors of ours",
-                queries={"": "darkroom:graphql_errors:ratio_rate1h"},
-                unit="percentunit",
-                kind="stat",
-                limit=0.001,
-                width=5,
-            ),
-            Panel(
-                title="Generations FAILED",
-                queries={"": "darkroom:generations_failed:ratio_rate1h"},
-                unit="percentunit",
-                kind="stat",
-                limit=0.005,
-                width=5,
-            ),
-            Panel(
-                title="Letters later than 5 min",
-                queries={"": "darkroom:letters_late:ratio_rate1h"},
-                unit="percentunit",
-                kind="stat",
-                limit=0.01,
-                width=5,
-            ),
-            Panel(
-                title="Windows over 30 min, a day",
-                queries={"": "darkroom:windows_late:ratio_rate1d"},
-                unit="percentunit",
-                kind="stat",
-                limit=0.01,
-                width=4,
-            ),
+            _share("Premium begun later than 2 s", "darkroom:premium_start_late:ratio_rate1h", limit=0.01),
+            _share("GraphQL errors of ours", "darkroom:graphql_errors:ratio_rate1h", limit=0.001),
+            _share("Generations FAILED", "darkroom:generations_failed:ratio_rate1h", limit=0.005),
+            _share("Letters later than 5 min", "darkroom:letters_late:ratio_rate1h", limit=0.01),
+            _share("Windows over 30 min, a day", "darkroom:windows_late:ratio_rate1d", limit=0.01, width=4),
         ),
         "What customers get": (
             Panel(

@@ -6,31 +6,13 @@ from nats.js import api
 
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
-from core.lifecycle import Delivery, GenerationState, Scheduler, Tier
-from core.messages import Heartbeat, Job, Parameters, Progress, Started
+from core.lifecycle import GenerationState, Tier
+from core.messages import Heartbeat, Job, Progress, Started
 from core.queue import Lane, Queue
 from core.queue.topology import CONSUMERS, MAX_DELIVER, PREMIUM_JOBS, PREMIUM_RESULTS, TICKS, WORKERS_STREAM
 from core.settings import BrokerSettings
 from tests.conftest import free_port
-
-
-def job() -> Job:
-    return Job(
-        id=uuid4(),
-        tier=Tier.PREMIUM,
-        delivery=Delivery.DOWNLOAD,
-        parameters=Parameters(
-            prompt="x",
-            model="m",
-            width=64,
-            height=64,
-            steps=1,
-            guidance_scale=1,
-            seed=1,
-            scheduler=Scheduler.DDIM,
-        ),
-        accepted_at=now(),
-    )
+from tests.jobs import job
 
 
 async def test_a_second_publish_is_refused_while_the_first_is_queued_or_in_flight(queue: Queue) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
@@ -64,12 +65,12 @@ class Held:
         return [one.index for one in self.pictures if self.assignment.wants_preview(one)]
 
 
-async def hold(queue: Queue, *, count: int) -> Held:
+async def hold(queue: Queue, *, count: int, freed: Callable[[], None] = lambda: None) -> Held:
     sent = job(count=count)
     await queue.publish_job(Lane.PREMIUM, sent)
     [delivery] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
     clock, watched = Clock(), {sent.id}
-    return Held(Assignment(sent, delivery, watched=watched, clock=clock), clock, watched)
+    return Held(Assignment(sent, delivery, watched=watched, freed=freed, clock=clock), clock, watched)
 
 
 @pytest.fixture
@@ -187,12 +188,9 @@ async def test_a_request_that_came_before_the_job_counts(queue: Queue) -> None:
 
 
 async def test_a_picture_leaves_its_slot_with_its_last_step_and_the_engine_with_its_end(queue: Queue) -> None:
-    sent = job(count=2)
-    await queue.publish_job(Lane.PREMIUM, sent)
-    [delivery] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
     freed = asyncio.Event()
-    one = Assignment(sent, delivery, freed=freed.set)
-    first, second = pictures_of(sent)
+    held = await hold(queue, count=2, freed=freed.set)
+    one, (first, second) = held.assignment, held.pictures
     one.stepped(first, first.steps - 1)
     assert one.in_slots == 2
     one.stepped(first, first.steps)

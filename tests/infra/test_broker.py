@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import nats as nats_client
@@ -20,8 +19,8 @@ from pydantic import SecretStr
 
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
-from core.lifecycle import Delivery, GenerationState, Scheduler, Tier
-from core.messages import Control, Heartbeat, Job, Outcome, Parameters, Progress, Started
+from core.lifecycle import GenerationState, Tier
+from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
 from core.queue import Lane, Queue, Role, topology
 from core.settings import BrokerSettings
 from infra.local import nats
@@ -29,6 +28,7 @@ from infra.nats.certificates import Certificate
 from infra.nats.node import BrokerNode
 from infra.nats.users import USERS, write_users
 from tests.conftest import free_port, run_server, wait_for_port
+from tests.jobs import job
 
 STREAMS = ("PREMIUM", "NORMAL", "BATCH", "RESULTS", "CLOCK", "ADVISORIES", "PROGRESS", "KV_WORKERS")
 JOB = "3f6c2a3e-0000-4000-8000-000000000000"
@@ -95,25 +95,6 @@ async def connected(broker: Broker, role: Role, *, user: str | None = None) -> A
         assert queue.refusal is None
     finally:
         await queue.close()
-
-
-def job(tier: Tier = Tier.PREMIUM) -> Job:
-    return Job(
-        id=uuid4(),
-        tier=tier,
-        delivery=Delivery.DOWNLOAD,
-        parameters=Parameters(
-            prompt="x",
-            model="m",
-            width=64,
-            height=64,
-            steps=1,
-            guidance_scale=1,
-            seed=1,
-            scheduler=Scheduler.DDIM,
-        ),
-        accepted_at=now(),
-    )
 
 
 async def test_every_process_can_do_its_part(broker: Broker) -> None:
