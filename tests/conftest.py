@@ -55,7 +55,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-NATS_ACCOUNTS = 400
 PASSWORD = "for the tests only"
 TEMPLATE = "darkroom_template"
 
@@ -200,11 +199,13 @@ def database_away(
 
 
 @pytest.fixture(scope="session")
-def nats_server(server_folder: Path) -> Iterator[Server]:
+def nats_server(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Server]:
     port, config = free_port(), server_folder / "nats.json"
+    # One for each test and one for the stack that a session's tests share: accounts are cheap, and running out
+    # of them would fail whichever test comes last.
     accounts = [
         nats.NatsAccount(name=f"test{number}", user=f"test{number}", password=PASSWORD)
-        for number in range(NATS_ACCOUNTS)
+        for number in range(len(request.session.items) + 1)
     ]
     nats.write_config(config, port=port, store_dir=server_folder / "jetstream", accounts=accounts)
     for _ in run_server(nats.command(config), port, server_folder / "nats.log"):
