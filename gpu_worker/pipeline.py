@@ -47,7 +47,7 @@ def best_placement(
 ) -> Placement:
     """The first CUDA device where there is one, else the CPU.
 
-    On the CPU this also sets how many threads torch computes with: every core that this process may use.
+    On the CPU this also sets how many threads torch computes with, see :func:`use_cores`.
 
     Args:
         precision: of the weights; half precision on CUDA and single precision on the CPU where it is auto.
@@ -65,8 +65,14 @@ def best_placement(
         return Placement(device, getattr(torch, "float16" if precision == "auto" else precision), fp8)
     if fp8:
         raise ConfigurationError("only GPUs have FP8")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    use_cores()
     return Placement(torch.device("cpu"), getattr(torch, "float32" if precision == "auto" else precision))
+
+
+def use_cores() -> None:
+    """Have torch compute with every core that this process may use, or as ``OMP_NUM_THREADS`` says."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def load_pipeline(

@@ -49,9 +49,9 @@ from tests.stack import stack, traces
 
 __all__ = ["stack", "traces"]
 
-# Read when torch is first imported. Several processes compute at once here, and threads of OpenMP that spin
-# while they wait for each other take the cores that the others need: a step then takes four times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch is first imported, here and by workers. Several processes compute at once in these tests,
+# and a step of two threads waits at each of its operations until both have got a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -201,8 +201,8 @@ def database_away(
 @pytest.fixture(scope="session")
 def nats_server(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Server]:
     port, config = free_port(), server_folder / "nats.json"
-    # One for each test and one for the stack that a session's tests share: accounts are cheap, and running out
-    # of them would fail whichever test comes last.
+    # One for each test and one for what a session's tests share: accounts are cheap, and running out of them
+    # would fail whichever test comes last.
     accounts = [
         nats.NatsAccount(name=f"test{number}", user=f"test{number}", password=PASSWORD)
         for number in range(len(request.session.items) + 1)

@@ -7,7 +7,6 @@ autoencoder on fresh scenes, and time and memory.
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import time
@@ -28,6 +27,7 @@ from gpu_worker.demo_model.drawing import PICTURE_SIZE, draw
 from gpu_worker.demo_model.measures import look_at
 from gpu_worker.demo_model.scenes import Scene, random_scene
 from gpu_worker.demo_model.sheet import PROMPTS, make_pictures, write_sheet
+from gpu_worker.pipeline import use_cores
 
 _AT_ONCE: Final = 8
 _FRESH_SCENES: Final = 200
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="also write sample pictures to this file")
     options = parser.parse_args()
     disable_progress_bar()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    use_cores()
     begun = time.monotonic()
     pipeline = StableDiffusionPipeline.from_pretrained(options.model, use_safetensors=True).to(options.device)
     figures: dict[str, Any] = {"load_seconds": round(time.monotonic() - begun, 2)}

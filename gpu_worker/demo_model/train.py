@@ -5,7 +5,6 @@ writes the model. Every stage is kept in the working folder: a run that was stop
 """
 
 import argparse
-import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from gpu_worker.demo_model.train_text import train_text
 from gpu_worker.demo_model.train_unet import train_unet
 from gpu_worker.demo_model.train_vae import train_vae
 from gpu_worker.demo_model.training import Schedule
+from gpu_worker.pipeline import use_cores
 
 _FOR_TOKENIZER: Final = 20_000
 _SHEET_EVERY: Final = 1000
@@ -34,7 +34,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     disable_progress_bar()
     if options.device == "cpu":
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        use_cores()
     else:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

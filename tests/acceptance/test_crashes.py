@@ -14,7 +14,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.mark.timeout(240)
 async def test_a_job_outlives_the_worker_that_died_while_denoising(stack: Stack, premium: Customer) -> None:
-    ids = [await premium.generate(prompt=f"house {number}", steps=50, count=2) for number in range(4)]
+    ids = [await premium.generate(prompt=f"house {number}", steps=40, count=2) for number in range(2)]
     worker = stack.pid("gpu_worker")
     async for event in premium.watch(ids[0]):
         if event["state"] == "RUNNING" and event["step"] > 0:

@@ -11,7 +11,7 @@ from gpu_worker.demo_model.measures import look_at
 from gpu_worker.demo_model.scenes import Colour, Time
 from tests.stack import Stack
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 ASKED = (
     ("a red house in a meadow by day", Colour.RED, Time.DAY),
@@ -32,7 +32,7 @@ ASKED = (
 async def test_each_of_twelve_customers_in_one_window_gets_the_picture_of_their_own_prompt(
     stack: Stack,
 ) -> None:
-    customers = [await stack.new_customer() for _ in ASKED]
+    customers = await asyncio.gather(*(stack.new_customer() for _ in ASKED))
     # Ask right after a window has opened, so that all wait for the next one.
     await asyncio.sleep((await customers[0].next_window_at() - datetime.now(UTC)).total_seconds() + 0.3)
     opening = await customers[0].next_window_at()
@@ -45,7 +45,7 @@ async def test_each_of_twelve_customers_in_one_window_gets_the_picture_of_their_
     assert await customers[0].next_window_at() == opening
 
     for customer, (prompt, colour, time) in zip(customers, ASKED, strict=True):
-        letter = await stack.letter(customer.email, "window_finished", seconds=60)
+        letter = await stack.letter(customer.email, "window_finished", seconds=200)
         [attachment] = letter.iter_attachments()
         with Image.open(io.BytesIO(attachment.get_content())) as picture:
             assert prompt in picture.text["parameters"]  # type: ignore[attr-defined] # a PNG's

@@ -214,7 +214,7 @@ class _Builder:
         self._brokers = [f"nats-{number + 1}" for number in range(brokers)] if brokers > 1 else ["nats"]
         self._bare = {
             name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "COV_"))
-        } | {"PYTHONPATH": str(REPOSITORY), "OMP_WAIT_POLICY": "PASSIVE", "TRITON_INTERPRET": "1"}
+        } | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
         self.service = Service(
             home=home,
             database_port=self._ports.of("postgres"),

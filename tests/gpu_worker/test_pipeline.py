@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from gpu_worker.pipeline import (
     best_placement,
     load_pipeline,
     make_scheduler,
+    use_cores,
 )
 
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -37,6 +39,19 @@ def test_the_best_placement_is_half_precision_on_cuda_and_single_on_the_cpu() ->
         assert placement.name == torch.cuda.get_device_name()
     else:
         assert (placement.device.type, placement.dtype, placement.name) == ("cpu", torch.float32, "cpu")
+
+
+def test_the_cpu_has_every_core_unless_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        use_cores()
+        assert torch.get_num_threads() == 1, os.environ["OMP_NUM_THREADS"]
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        use_cores()
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_model_without_a_safety_checker_loads_without_one(pipeline: StableDiffusionPipeline) -> None:
