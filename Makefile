@@ -24,7 +24,7 @@ up: .venv/.local $(FRONTEND) ## Start the whole of Darkroom here; Ctrl-C stops i
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
 test: lint typecheck $(FRONTEND) $(EXAMPLES) ## Run every check and every test
-	@$(BIN)/pytest -n 2 --dist loadfile --quiet
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --quiet
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
 	@$(BIN)/pytest -n 3 --dist loadfile --quiet -m faults tests/faults
