@@ -32,7 +32,7 @@ ASKED = (
 async def test_each_of_twelve_customers_in_one_window_gets_the_picture_of_their_own_prompt(
     stack: Stack,
 ) -> None:
-    customers = await asyncio.gather(*(stack.new_customer() for _ in ASKED))
+    customers = [await stack.new_customer() for _ in ASKED]
     # Ask right after a window has opened, so that all wait for the next one.
     await asyncio.sleep((await customers[0].next_window_at() - datetime.now(UTC)).total_seconds() + 0.3)
     opening = await customers[0].next_window_at()
