@@ -79,7 +79,7 @@ coverage: .venv/.dev $(FRONTEND) ## Run the tests and write htmlcov/index.html
 	@$(BIN)/pytest -n 2 --dist loadfile --quiet --cov --cov-report=html
 
 clean: ## Remove all that was installed and built, and keep .darkroom
-	@rm -rf .venv build api/frontend/dist api/frontend/node_modules api/frontend/studio/generated examples/typescript/node_modules \
+	@rm -rf .venv build api/frontend/dist api/frontend/node_modules api/frontend/shared/generated examples/typescript/node_modules \
 	  examples/typescript/build htmlcov dist .coverage* .*_cache .hypothesis
 	@find $(MODULES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -78,24 +78,30 @@ async def parts(api_settings: ApiSettings, queue: Queue) -> AsyncIterator[Parts]
 
 
 @pytest.fixture
-async def client(api_settings: ApiSettings, parts: Parts) -> AsyncIterator[Client]:
+def listener() -> Iterator[socket.socket]:
+    """Where the api is served."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        yield opened
+
+
+@pytest.fixture
+async def client(api_settings: ApiSettings, parts: Parts, listener: socket.socket) -> AsyncIterator[Client]:
     """A client of a served api; nobody is signed in."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        app = build_app(api_settings, parts)
-        settings = api_settings.http.model_copy(update={"shutdown_seconds": 1})
-        server = uvicorn.Server(server_config(app, settings))
-        serving, stop = asyncio.create_task(server.serve(sockets=[listener])), asyncio.Event()
-        checking = asyncio.create_task(parts.connections.run(stop=stop))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            yield Client(http=http, port=port)
-        server.should_exit = True
-        await serving
-        stop.set()
-        await checking
+    port = listener.getsockname()[1]
+    app = build_app(api_settings, parts)
+    settings = api_settings.http.model_copy(update={"shutdown_seconds": 1})
+    server = uvicorn.Server(server_config(app, settings))
+    serving, stop = asyncio.create_task(server.serve(sockets=[listener])), asyncio.Event()
+    checking = asyncio.create_task(parts.connections.run(stop=stop))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        yield Client(http=http, port=port)
+    server.should_exit = True
+    await serving
+    stop.set()
+    await checking
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A stand-in for Stripe that the tests serve on this machine, over real HTTP.
 
-It knows what we use of Stripe's API (opening Checkout sessions with idempotency, reading payment intents)
-and it writes the events that Stripe would deliver, signed as the ``stripe`` library signs.
+It knows what we use of Stripe's API (opening Checkout sessions with idempotency, reading payment intents),
+it has the page to pay on, and it writes the events that Stripe would deliver, signed as the ``stripe``
+library signs.
 """
 
 import json
@@ -26,6 +27,16 @@ SECRET_KEY = "sk_test_darkroom"
 WEBHOOK_SECRET = "whsec_darkroom"
 WEEK = Offer(id="week", days=7, price=300, currency="eur")
 MONTH = Offer(id="month", days=30, price=900, currency="eur")
+_PAGES = "/c/pay/"
+_PAGE = """<!doctype html>
+<html lang="en">
+<title>Pay</title>
+<link rel="icon" href="data:,">
+<p>{amount_total} {currency}</p>
+<form method="post"><button>Pay</button></form>
+<a href="{cancel_url}">Back</a>
+</html>
+"""
 
 
 @dataclass
@@ -43,6 +54,8 @@ class StripeServer:
     delay: float = 0
     """Seconds that every answer takes."""
     address: str = ""
+    webhook: str = ""
+    """Where the events of what is paid on its pages go."""
     _answers: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -183,19 +196,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         form = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if self._may_go_on():
+        if self.path.startswith(_PAGES):
+            self._pay()
+        elif self._may_go_on():
             assert self.path == "/v1/checkout/sessions"
             assert self.headers["Content-Type"] == "application/x-www-form-urlencoded"
             self._answer(*self.stripe.open_session(self.headers["Idempotency-Key"], form))
 
     def do_GET(self) -> None:
-        if self._may_go_on():
+        if self.path.startswith(_PAGES):
+            session = self.stripe.sessions[self.path.removeprefix(_PAGES)]
+            self._send(HTTPStatus.OK, _PAGE.format(**session).encode(), content_type="text/html")
+        elif self._may_go_on():
             payment = self.stripe.payments.get(self.path.removeprefix("/v1/payment_intents/"))
             if payment is None:
                 error = _error("invalid_request_error", "No such payment_intent", code="resource_missing")
                 self._answer(HTTPStatus.NOT_FOUND, error)
             else:
                 self._answer(HTTPStatus.OK, payment)
+
+    def _pay(self) -> None:
+        event = self.stripe.completed(self.path)
+        body, signature = signed(event)
+        httpx.post(self.stripe.webhook, content=body, headers={"Stripe-Signature": signature})
+        self.send_response(HTTPStatus.SEE_OTHER)
+        self.send_header("Location", event["data"]["object"]["success_url"])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _may_go_on(self) -> bool:
         self.stripe.requests.append((self.command, self.path, dict(self.headers)))
@@ -213,9 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.stripe.lost -= 1
             self.close_connection = True
             return
-        body = json.dumps(answer).encode()
+        self._send(status, json.dumps(answer).encode(), content_type="application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, *, content_type: str) -> None:
         try:
             self.send_response(status)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Request-Id", "req_test")
             self.end_headers()

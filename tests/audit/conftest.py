@@ -16,6 +16,7 @@ from tests.conftest import Server, free_port, new_broker_account, new_database
 from tests.served_api import (
     api_settings,
     client,
+    listener,
     normal,
     parts,
     password_hash,
@@ -26,6 +27,7 @@ from tests.served_api import (
 __all__ = [
     "api_settings",
     "client",
+    "listener",
     "normal",
     "parts",
     "password_hash",

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
@@ -29,9 +30,9 @@ _OPTIONS = [
 ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for a module; each visit has a profile of its own in it."""
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser; each visit has a profile of its own in it."""
     if CHROMIUM is None:
         message = "Chromium is not installed, so nothing is known about what people see"
         if os.environ.get("DARKROOM_REQUIRE_BROWSER"):
@@ -41,3 +42,10 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_OPTIONS)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for a module."""
+    async with chromium() as launched:
+        yield launched

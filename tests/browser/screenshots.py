@@ -6,11 +6,11 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.browser.test_explorer import Explorer
 from tests.browser.test_studio import Studio
-from tests.browser.visit import DESKTOP, PHONE, REPOSITORY, visit
+from tests.browser.visit import DESKTOP, PHONE, REPOSITORY, Visit, visit
 from tests.stack import Customer, Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -47,8 +47,11 @@ async def painter(stack: Stack) -> Customer:
     return customer
 
 
-async def _shot(page: Page, name: str) -> None:
+async def _shot(visited: Visit, name: str) -> None:
+    page = visited.page
+    await page.mouse.move(0, 0)
     await page.evaluate("() => Promise.all([...document.images].map(image => image.decode().catch(() => 0)))")
+    await visited.settles()
     await page.screenshot(path=_IMAGES / f"{name}.png")
 
 
@@ -59,23 +62,39 @@ async def test_the_studio_while_a_picture_develops(browser: Browser, stack: Stac
         await studio.ask_for_much("a red boat at sea at sunset")
         await visited.page.get_by_test_id("settings").click()
         await expect(studio.under_way).to_contain_text(re.compile(r"step (2\d|3\d)"))
-        await _shot(visited.page, "studio-dark")
+        await _shot(visited, "studio-dark")
 
 
-async def test_the_gallery_in_the_light_theme(browser: Browser, stack: Stack, painter: Customer) -> None:
+async def test_one_picture_in_the_light_theme(browser: Browser, stack: Stack, painter: Customer) -> None:
     async with visit(browser, stack.urls[0], size=DESKTOP, theme="light") as visited:
         studio = Studio(visited)
         await studio.sign_in(painter.email)
-        await studio.pictures.nth(3).wait_for()
-        await _shot(visited.page, "studio-light")
+        await visited.page.get_by_alt_text("a red house on grass at sunset").click()
+        await studio.viewer.wait_for()
+        await _shot(visited, "studio-light")
 
 
 async def test_the_studio_on_a_phone(browser: Browser, stack: Stack, painter: Customer) -> None:
     async with visit(browser, stack.urls[0], size=PHONE, theme="dark") as visited:
         studio = Studio(visited)
         await studio.sign_in(painter.email)
-        await studio.pictures.nth(3).wait_for()
-        await _shot(visited.page, "studio-phone")
+        await studio.pictures.nth(len(_SCENES)).wait_for()
+        await _shot(visited, "studio-phone")
+
+
+async def test_a_letter_in_the_inbox(browser: Browser, stack: Stack) -> None:
+    customer = await stack.new_customer()
+    for prompt in (
+        "a red house by the sea at sunset",
+        "a blue boat at night, full moon",
+        "a yellow tent on sand",
+    ):
+        await customer.generate(prompt=prompt, seed=20, count=2)
+    await stack.letter(customer.email, "window_finished", seconds=60)
+    async with visit(browser, stack.urls[0], size=(800, 1135), theme="light") as visited:
+        await visited.page.goto(f"{visited.url}/inbox")
+        await visited.page.get_by_role("link", name="Your 6 pictures are ready").first.click()
+        await _shot(visited, "letter")
 
 
 async def test_graphiql_after_watching(browser: Browser, stack: Stack) -> None:
@@ -88,4 +107,4 @@ async def test_graphiql_after_watching(browser: Browser, stack: Stack) -> None:
         await explorer.show("Watch")
         await explorer.run()
         await visited.page.get_by_test_id("pictures").locator("a img").first.wait_for()
-        await _shot(visited.page, "graphiql")
+        await _shot(visited, "graphiql")

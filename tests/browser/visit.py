@@ -45,11 +45,15 @@ class Visit:
         assert not [url for url in [*self.requests, self.page.url] if "eyJ" in url]
         assert self.complaints == []
 
+    async def settles(self) -> None:
+        """Every transition has come to its end."""
+        await self.page.evaluate(_SETTLED)
+
     async def passes_axe(self, state: str, *, within: str = "body") -> None:
         """Axe has nothing to say of what is on the page now, and nothing is wider than the page."""
         if not await self.page.evaluate("() => 'axe' in window"):
             await self.page.evaluate(_AXE.read_text())
-        await self.page.evaluate(_SETTLED)
+        await self.settles()
         found: list[dict[str, Any]] = await self.page.evaluate(
             """async ([within, tags]) => (await axe.run(within, {
               runOnly: tags,

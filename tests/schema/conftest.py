@@ -3,6 +3,7 @@
 from tests.served_api import (
     api_settings,
     client,
+    listener,
     normal,
     parts,
     password_hash,
@@ -10,4 +11,13 @@ from tests.served_api import (
     premium,
 )
 
-__all__ = ["api_settings", "client", "normal", "parts", "password_hash", "payment_settings", "premium"]
+__all__ = [
+    "api_settings",
+    "client",
+    "listener",
+    "normal",
+    "parts",
+    "password_hash",
+    "payment_settings",
+    "premium",
+]

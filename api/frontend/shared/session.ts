@@ -1,4 +1,5 @@
 import { type Answer, inWords, isUnauthenticated, post, refusal } from "./endpoint";
+import { RefreshSessionDocument, SignInDocument, SignOutDocument } from "./generated/operations";
 import { type JsonObject, isObject, textOrNull } from "./json";
 import { Store } from "./store";
 
@@ -10,26 +11,6 @@ const RETRY_MS = 30_000;
 
 /** Timers count in 32 bits; a longer wait would fire at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-const SESSION_FIELDS = "accessToken refreshToken expiresAt account { email tier }";
-
-const SIGN_IN = `mutation SignIn($input: SigninInput!) {
-  signin(input: $input) {
-    __typename
-    ... on Session { ${SESSION_FIELDS} }
-    ... on UserError { message }
-  }
-}`;
-
-const RENEW = `mutation RefreshSession($refreshToken: String!) {
-  refreshSession(refreshToken: $refreshToken) {
-    __typename
-    ... on Session { ${SESSION_FIELDS} }
-    ... on UserError { message }
-  }
-}`;
-
-const SIGN_OUT = "mutation SignOut { signout { __typename } }";
 
 export interface Account {
   email: string | null;
@@ -113,7 +94,7 @@ export class SessionKeeper {
   async signIn(email: string, password: string): Promise<boolean> {
     this.#notify("");
     try {
-      const answer = await post({ query: SIGN_IN, variables: { input: { email, password } } }, {});
+      const answer = await post({ query: SignInDocument.toString(), variables: { input: { email, password } } }, {});
       if (this.adopt(answer)) {
         return true;
       }
@@ -160,12 +141,19 @@ export class SessionKeeper {
 
   async signOut(): Promise<void> {
     const headers = await this.authorization();
-    this.#end("");
+    this.end("");
     try {
-      await post({ query: SIGN_OUT }, headers);
+      await post({ query: SignOutDocument.toString() }, headers);
     } catch {
       // This page has forgotten the tokens already; on the server they run out by themselves.
     }
+  }
+
+  /** Forgets the session, which is over on the server or soon will be; the notice says why. */
+  end(notice: string): void {
+    window.clearTimeout(this.#timer);
+    this.#storage.removeItem(STORAGE_KEY);
+    this.#store.write({ session: null, notice });
   }
 
   async #exchange(): Promise<void> {
@@ -180,12 +168,13 @@ export class SessionKeeper {
       return;
     }
     if (session.refreshToken === null) {
-      this.#end("The session has ended. Please sign in again.");
+      this.end("The session has ended. Please sign in again.");
       return;
     }
     let answer: Answer;
     try {
-      answer = await post({ query: RENEW, variables: { refreshToken: session.refreshToken } }, {});
+      const { refreshToken } = session;
+      answer = await post({ query: RefreshSessionDocument.toString(), variables: { refreshToken } }, {});
     } catch (error) {
       answer = { errors: [{ message: inWords(error) }] };
     }
@@ -198,7 +187,7 @@ export class SessionKeeper {
     }
     const reason = refusal(answer, "refreshSession");
     if (endsSession(answer)) {
-      this.#end(`${reason} Please sign in again.`);
+      this.end(`${reason} Please sign in again.`);
     } else {
       this.#notify(reason);
       this.#renewAfter(RETRY_MS);
@@ -217,17 +206,11 @@ export class SessionKeeper {
   #follow(): void {
     const stored = this.#stored();
     if (stored === null) {
-      this.#end("");
+      this.end("");
     } else if (stored.accessToken !== this.read().session?.accessToken) {
       this.#store.write({ session: stored, notice: "" });
       this.#renewBeforeEnd(stored);
     }
-  }
-
-  #end(notice: string): void {
-    window.clearTimeout(this.#timer);
-    this.#storage.removeItem(STORAGE_KEY);
-    this.#store.write({ session: null, notice });
   }
 
   #notify(notice: string): void {

@@ -8,7 +8,8 @@ import { useCallback, useEffect, useState } from "react";
 import { inWords } from "../shared/endpoint";
 import { useStore } from "../shared/store";
 import { ChangePassword } from "./ChangePassword";
-import { SetRemindersDocument, StandingDocument, type StandingQuery } from "./generated/operations";
+import { DeleteAccount } from "./DeleteAccount";
+import { SetRemindersDocument, StandingDocument, type StandingQuery } from "../shared/generated/operations";
 import { CloseIcon } from "./icons";
 import type { Account } from "./overview";
 import { Premium } from "./Premium";
@@ -78,11 +79,9 @@ function Sections({ account, changed }: Pick<AccountDialogProps, "account" | "ch
             Letters do not reach you since {day(account.bounce.at)}: {account.bounce.reason}
           </p>
         )}
-        {problem !== "" && (
-          <p role="alert" className="problem">
-            {problem}
-          </p>
-        )}
+        <p role="alert" className="problem">
+          {problem}
+        </p>
       </section>
       <Premium account={account} offers={standing?.offers} changed={changed} />
       <Usage account={account} limits={standing?.rateLimit} />
@@ -96,6 +95,7 @@ function Sections({ account, changed }: Pick<AccountDialogProps, "account" | "ch
         <Button className="button" onClick={() => void session.signOut()} data-testid="sign-out">
           Sign out
         </Button>
+        <DeleteAccount account={account} />
         <p className="fine">
           <a href="/graphql">Explore the API</a>
           {standing !== null && ` · Darkroom ${standing.service.version}`}
@@ -155,11 +155,9 @@ function Reminders({ account, changed }: Pick<AccountDialogProps, "account" | "c
         </Switch.Root>
         Remind me before premium ends
       </label>
-      {problem !== "" && (
-        <p role="alert" className="problem">
-          {problem}
-        </p>
-      )}
+      <p role="alert" className="problem">
+        {problem}
+      </p>
     </>
   );
 }

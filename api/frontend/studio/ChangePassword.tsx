@@ -1,11 +1,9 @@
-import { Button } from "@base-ui/react/button";
-import { Collapsible } from "@base-ui/react/collapsible";
-import { Form } from "@base-ui/react/form";
 import { useState } from "react";
 
 import { byField, useAttempt } from "./attempt";
-import { TextField } from "./fields";
-import { ChangePasswordDocument } from "./generated/operations";
+import { NewPassword, TextField } from "./fields";
+import { FoldedForm } from "./FoldedForm";
+import { ChangePasswordDocument } from "../shared/generated/operations";
 import { useServices } from "./services";
 
 /** A new password, by the present one. */
@@ -30,36 +28,24 @@ export function ChangePassword() {
     }
   });
   return (
-    <Collapsible.Root open={open} onOpenChange={setOpen}>
-      <Collapsible.Trigger className="link">Change password</Collapsible.Trigger>
+    <>
+      <FoldedForm
+        title="Change password"
+        action="Set new password"
+        attempt={attempt}
+        open={open}
+        setOpen={setOpen}
+      >
+        <TextField
+          name="currentPassword"
+          label="Present password"
+          type="password"
+          autoComplete="current-password"
+          required
+        />
+        <NewPassword name="newPassword" label="New password" />
+      </FoldedForm>
       {done && !open && <p className="hint">The password is changed; your other sessions have ended.</p>}
-      <Collapsible.Panel className="collapsed-form">
-        <Form className="form" errors={attempt.errors} onFormSubmit={attempt.submit}>
-          <TextField
-            name="currentPassword"
-            label="Present password"
-            type="password"
-            autoComplete="current-password"
-            required
-          />
-          <TextField
-            name="newPassword"
-            label="New password"
-            type="password"
-            autoComplete="new-password"
-            hint="8 to 128 characters. A few words in a row are good."
-            required
-          />
-          {attempt.problem !== "" && (
-            <p role="alert" className="problem">
-              {attempt.problem}
-            </p>
-          )}
-          <Button type="submit" className="button" disabled={attempt.busy} focusableWhenDisabled>
-            Change password
-          </Button>
-        </Form>
-      </Collapsible.Panel>
-    </Collapsible.Root>
+    </>
   );
 }

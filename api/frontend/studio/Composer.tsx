@@ -9,7 +9,7 @@ import { type KeyboardEvent, type RefObject, useEffect, useRef, useState } from 
 import { byField, useAttempt } from "./attempt";
 import { type Draft, newKey, shapesOf, toInput } from "./draft";
 import type { Generation } from "./gallery";
-import { GenerateDocument } from "./generated/operations";
+import { GenerateDocument } from "../shared/generated/operations";
 import { SlidersIcon } from "./icons";
 import type { Account, Model } from "./overview";
 import { useServices } from "./services";
@@ -87,11 +87,9 @@ export function Composer({ account, models, model, draft, change, prompt, asking
         />
         <Field.Error className="problem" />
       </Field.Root>
-      {attempt.problem !== "" && (
-        <p role="alert" className="problem" data-testid="refusal">
-          {attempt.problem}
-        </p>
-      )}
+      <p role="alert" className="problem" data-testid="refusal">
+        {attempt.problem}
+      </p>
       <Collapsible.Root open={open} onOpenChange={setOpen} className="composer-rest">
         <div className="composer-bar">
           <Shapes model={model} draft={draft} set={set} />

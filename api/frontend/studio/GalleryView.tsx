@@ -68,11 +68,9 @@ export function GalleryView({ gallery, email, nextWindowAt, prompt, again }: Gal
       <ul className="gallery" data-testid="gallery">
         {generations.map(tiles)}
       </ul>
-      {problem !== "" && (
-        <p role="alert" className="problem gallery-end">
-          {problem}
-        </p>
-      )}
+      <p role="alert" className="problem gallery-end">
+        {problem}
+      </p>
       {!complete && <More key={cursor} loading={loading} more={() => void gallery.more()} />}
       <Viewer
         place={places[at]}

@@ -3,7 +3,7 @@ import { Form } from "@base-ui/react/form";
 
 import { useAttempt } from "./attempt";
 import { TextField } from "./fields";
-import { BuyPremiumDocument, RedeemVoucherDocument, type StandingQuery } from "./generated/operations";
+import { BuyPremiumDocument, RedeemVoucherDocument, type StandingQuery } from "../shared/generated/operations";
 import type { Account } from "./overview";
 import { useServices } from "./services";
 import { counted, day, price } from "./words";
@@ -54,11 +54,9 @@ function Offers({ offers }: { offers: readonly Offer[] }) {
           </li>
         ))}
       </ul>
-      {attempt.problem !== "" && (
-        <p role="alert" className="problem">
-          {attempt.problem}
-        </p>
-      )}
+      <p role="alert" className="problem">
+        {attempt.problem}
+      </p>
     </>
   );
 }

@@ -1,6 +1,6 @@
 import { Meter } from "@base-ui/react/meter";
 
-import type { StandingQuery } from "./generated/operations";
+import type { StandingQuery } from "../shared/generated/operations";
 import type { Account } from "./overview";
 import { duration } from "./words";
 

@@ -2,16 +2,16 @@ import { Button } from "@base-ui/react/button";
 import { Form } from "@base-ui/react/form";
 import { type ReactNode, createContext, useContext, useEffect, useRef, useState } from "react";
 
-import { byField, useAttempt } from "./attempt";
-import { TextField } from "./fields";
-import { RequestPasswordResetDocument, SignInDocument, SignUpDocument } from "./generated/operations";
+import { type Attempt, byField, useAttempt } from "./attempt";
+import { NewPassword, TextField } from "./fields";
+import { RequestPasswordResetDocument, SignInDocument, SignUpDocument } from "../shared/generated/operations";
 import { Mark } from "./icons";
 import { useServices } from "./services";
 
 type Way = "in" | "up" | "forgotten";
 type Credentials = Record<"email" | "password", string>;
 
-/** Whether this is not the first way that was shown: then its heading takes the focus. */
+/** Whether this is not what the page began with: then its heading takes the focus. */
 const Moved = createContext(false);
 
 /** Set by the api where letters stay on this machine, as with `make up`. */
@@ -20,8 +20,9 @@ const INBOX = document.getElementById("root")?.dataset["inbox"];
 /** What somebody meets who is not signed in. */
 export function Welcome({ notice }: { notice: string }) {
   const [way, setWay] = useState<Way>("in");
-  const [moved, setMoved] = useState(false);
+  const [moved, setMoved] = useState(notice !== "");
   const [sentTo, setSentTo] = useState<{ email: string; message: string } | null>(null);
+  const Shown = { in: SignIn, up: SignUp, forgotten: Forgotten }[way];
 
   function go(next: Way) {
     setWay(next);
@@ -46,7 +47,7 @@ export function Welcome({ notice }: { notice: string }) {
         <section className="card">
           <Moved value={moved}>
             {sentTo === null ? (
-              <Forms way={way} notice={notice} go={go} sent={sent} />
+              <Shown notice={notice} go={go} sent={sent} />
             ) : (
               <Sent {...sentTo} back={() => go("in")} />
             )}
@@ -61,25 +62,13 @@ export function Welcome({ notice }: { notice: string }) {
   );
 }
 
-interface FormsProps {
-  way: Way;
+interface WayProps {
   notice: string;
   go: (way: Way) => void;
   sent: (letter: { email: string; message: string }) => void;
 }
 
-function Forms({ way, notice, go, sent }: FormsProps) {
-  switch (way) {
-    case "in":
-      return <SignIn notice={notice} go={go} />;
-    case "up":
-      return <SignUp go={go} sent={sent} />;
-    case "forgotten":
-      return <Forgotten go={go} sent={sent} />;
-  }
-}
-
-function SignIn({ notice, go }: Pick<FormsProps, "notice" | "go">) {
+function SignIn({ notice, go }: WayProps) {
   const { session, client } = useServices();
   const attempt = useAttempt(async ({ email, password }: Credentials) => {
     const answer = await client.execute(SignInDocument, { input: { email, password } });
@@ -90,31 +79,26 @@ function SignIn({ notice, go }: Pick<FormsProps, "notice" | "go">) {
     return {};
   });
   return (
-    <Way title="Sign in" problem={attempt.problem || notice}>
-      <Form className="form" onFormSubmit={attempt.submit}>
-        <Email />
-        <TextField
-          name="password"
-          label="Password"
-          type="password"
-          autoComplete="current-password"
-          required
-        />
-        <Submit busy={attempt.busy}>Sign in</Submit>
-      </Form>
-      <p className="ways">
-        <button type="button" className="link" onClick={() => go("up")}>
-          Create an account
-        </button>
-        <button type="button" className="link" onClick={() => go("forgotten")}>
-          Forgotten password
-        </button>
-      </p>
-    </Way>
+    <WayForm
+      title="Sign in"
+      action="Sign in"
+      notice={notice}
+      attempt={attempt}
+      others={{ up: "Create an account", forgotten: "Forgotten password" }}
+      go={go}
+    >
+      <TextField
+        name="password"
+        label="Password"
+        type="password"
+        autoComplete="current-password"
+        required
+      />
+    </WayForm>
   );
 }
 
-function SignUp({ go, sent }: Pick<FormsProps, "go" | "sent">) {
+function SignUp({ go, sent }: WayProps) {
   const { client } = useServices();
   const attempt = useAttempt(async ({ email, password }: Credentials) => {
     const { signup } = await client.execute(SignUpDocument, { input: { email, password } });
@@ -129,31 +113,21 @@ function SignUp({ go, sent }: Pick<FormsProps, "go" | "sent">) {
     }
   });
   return (
-    <Way title="Create an account" problem={attempt.problem}>
-      <Form className="form" errors={attempt.errors} onFormSubmit={attempt.submit}>
-        <Email />
-        <TextField
-          name="password"
-          label="Password"
-          type="password"
-          autoComplete="new-password"
-          hint="8 to 128 characters. A few words in a row are good."
-          required
-        />
-        <Submit busy={attempt.busy}>Create account</Submit>
-      </Form>
-      <p className="ways">
-        <button type="button" className="link" onClick={() => go("in")}>
-          I have one already
-        </button>
-      </p>
-    </Way>
+    <WayForm
+      title="Create an account"
+      action="Create account"
+      attempt={attempt}
+      others={{ in: "I have one already" }}
+      go={go}
+    >
+      <NewPassword name="password" label="Password" />
+    </WayForm>
   );
 }
 
-function Forgotten({ go, sent }: Pick<FormsProps, "go" | "sent">) {
+function Forgotten({ go, sent }: WayProps) {
   const { client } = useServices();
-  const attempt = useAttempt(async ({ email }: { email: string }) => {
+  const attempt = useAttempt(async ({ email }: Pick<Credentials, "email">) => {
     const { requestPasswordReset: answer } = await client.execute(RequestPasswordResetDocument, { email });
     if (answer.__typename === "RateLimited") {
       return { problem: answer.message };
@@ -162,23 +136,67 @@ function Forgotten({ go, sent }: Pick<FormsProps, "go" | "sent">) {
     return {};
   });
   return (
-    <Way title="Forgotten password" problem={attempt.problem}>
-      <Form className="form" onFormSubmit={attempt.submit}>
-        <Email />
-        <Submit busy={attempt.busy}>Send me a letter</Submit>
+    <WayForm
+      title="Forgotten password"
+      action="Send me a letter"
+      attempt={attempt}
+      others={{ in: "Back to signing in" }}
+      go={go}
+    />
+  );
+}
+
+interface WayFormProps<Values> {
+  title: string;
+  /** On the button that sends it. */
+  action: string;
+  notice?: string;
+  attempt: Attempt<Values>;
+  /** What else somebody may have come for, in words. */
+  others: Partial<Record<Way, string>>;
+  go: (way: Way) => void;
+  /** Its fields after the address. */
+  children?: ReactNode;
+}
+
+function WayForm<Values extends Record<string, unknown>>({
+  title,
+  action,
+  notice = "",
+  attempt,
+  others,
+  go,
+  children,
+}: WayFormProps<Values>) {
+  return (
+    <>
+      <Heading>{title}</Heading>
+      {notice !== "" && attempt.problem === "" && <p role="alert">{notice}</p>}
+      <p role="alert" className="problem">
+        {attempt.problem}
+      </p>
+      <Form<Values> className="form" errors={attempt.errors} onFormSubmit={attempt.submit}>
+        <TextField name="email" label="E-mail" type="email" autoComplete="username" required />
+        {children}
+        <Button type="submit" className="button primary" disabled={attempt.busy} focusableWhenDisabled>
+          {action}
+        </Button>
       </Form>
       <p className="ways">
-        <button type="button" className="link" onClick={() => go("in")}>
-          Back to signing in
-        </button>
+        {Object.entries(others).map(([way, words]) => (
+          <button key={way} type="button" className="link" onClick={() => go(way as Way)}>
+            {words}
+          </button>
+        ))}
       </p>
-    </Way>
+    </>
   );
 }
 
 function Sent({ email, message, back }: { email: string; message: string; back: () => void }) {
   return (
-    <Way title="Look into your mail" problem="">
+    <>
+      <Heading>Look into your mail</Heading>
       <p>
         A letter is on its way to <strong>{email}</strong>. {message}
       </p>
@@ -190,12 +208,12 @@ function Sent({ email, message, back }: { email: string; message: string; back: 
       <Button className="button" onClick={back}>
         Back to signing in
       </Button>
-    </Way>
+    </>
   );
 }
 
-/** One way in. Its heading takes the focus when it replaces another, so that a screen reader goes along. */
-function Way({ title, problem, children }: { title: string; problem: string; children: ReactNode }) {
+/** Takes the focus when it replaces another, so that a screen reader goes along. */
+function Heading({ children }: { children: string }) {
   const heading = useRef<HTMLHeadingElement>(null);
   const moved = useContext(Moved);
   useEffect(() => {
@@ -204,27 +222,9 @@ function Way({ title, problem, children }: { title: string; problem: string; chi
     }
   }, [moved]);
   return (
-    <>
-      <h2 ref={heading} tabIndex={-1}>
-        {title}
-      </h2>
-      <p role="alert" className="problem">
-        {problem}
-      </p>
+    <h2 ref={heading} tabIndex={-1}>
       {children}
-    </>
-  );
-}
-
-function Email() {
-  return <TextField name="email" label="E-mail" type="email" autoComplete="username" required />;
-}
-
-function Submit({ busy, children }: { busy: boolean; children: ReactNode }) {
-  return (
-    <Button type="submit" className="button primary" disabled={busy} focusableWhenDisabled>
-      {children}
-    </Button>
+    </h2>
   );
 }
 

@@ -10,7 +10,15 @@ export interface Outcome {
 }
 
 /** One form's way to the server: whether it is under way, and what became of it. */
-export function useAttempt<Values>(attempt: (values: Values) => Promise<Outcome>) {
+export interface Attempt<Values> {
+  busy: boolean;
+  /** Words for the whole of the form, or none. */
+  problem: string;
+  errors: Record<string, string>;
+  submit: (values: Values) => void;
+}
+
+export function useAttempt<Values>(attempt: (values: Values) => Promise<Outcome>): Attempt<Values> {
   const [busy, setBusy] = useState(false);
   const [{ problem = "", errors = NO_ERRORS }, setOutcome] = useState<Outcome>({});
 

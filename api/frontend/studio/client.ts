@@ -6,7 +6,7 @@ import type { JsonObject } from "../shared/json";
 import type { SessionKeeper } from "../shared/session";
 import { openSocket } from "../shared/socket";
 import type { Connection } from "./connection";
-import type { TypedDocumentString } from "./generated/operations";
+import type { TypedDocumentString } from "../shared/generated/operations";
 
 const LONGEST_RETRY_MS = 5_000;
 

@@ -1,5 +1,5 @@
 import type { Generation, Picture } from "./gallery";
-import type { Delivery, GenerateInput, ImageFormat, Scheduler } from "./generated/operations";
+import type { Delivery, GenerateInput, ImageFormat, Scheduler } from "../shared/generated/operations";
 import type { Model } from "./overview";
 
 /** What the composer holds: a request that was not sent yet. */

@@ -29,6 +29,20 @@ export function TextField({
   );
 }
 
+/** A password that is yet to be chosen. */
+export function NewPassword({ name, label }: Labelled) {
+  return (
+    <TextField
+      name={name}
+      label={label}
+      type="password"
+      autoComplete="new-password"
+      hint="8 to 128 characters. A few words in a row are good."
+      required
+    />
+  );
+}
+
 interface Numeric extends Labelled {
   min: number;
   max: number;

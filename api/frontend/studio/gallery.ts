@@ -8,7 +8,7 @@ import {
   OneGenerationDocument,
   WatchDocument,
   type WatchSubscription,
-} from "./generated/operations";
+} from "../shared/generated/operations";
 
 export type { Generation };
 export type Picture = Generation["images"][number];

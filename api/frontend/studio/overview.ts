@@ -6,7 +6,7 @@ import {
   NextWindowDocument,
   StudioDocument,
   type StudioQuery,
-} from "./generated/operations";
+} from "../shared/generated/operations";
 
 export type { Account };
 export type Model = StudioQuery["models"][number];

@@ -81,11 +81,9 @@ export function OpenTile({
               Window opens in <Countdown to={nextWindowAt} />
             </p>
           )}
-          {refused !== "" && (
-            <p role="alert" className="problem">
-              {refused}
-            </p>
-          )}
+          <p role="alert" className="problem">
+            {refused}
+          </p>
           <Button
             className="button small"
             onClick={() => void cancel().then(setRefused)}

@@ -1,4 +1,4 @@
-import type { GenerationPartsFragment as Generation } from "./generated/operations";
+import type { GenerationPartsFragment as Generation } from "../shared/generated/operations";
 import type { Progress } from "./gallery";
 
 /** A sentence that can stand alone: the api's reasons begin like the rest of a sentence. */
@@ -12,17 +12,17 @@ export function counted(number: number, noun: string): string {
   return `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** About how long, for people. */
+/** About how long, for people; a number stays beside its unit. */
 export function duration(seconds: number): string {
   if (seconds < 90) {
-    return `${Math.max(1, Math.round(seconds))} s`;
+    return `${Math.max(1, Math.round(seconds))}\u00a0s`;
   }
   const minutes = Math.round(seconds / 60);
   if (minutes < 90) {
-    return `${minutes} min`;
+    return `${minutes}\u00a0min`;
   }
   const hours = Math.round(minutes / 60);
-  return hours < 36 ? `${hours} h` : `${Math.round(hours / 24)} days`;
+  return hours < 36 ? `${hours}\u00a0h` : `${Math.round(hours / 24)}\u00a0days`;
 }
 
 /** What a countdown shows: 0:07, 12:34, 1:02:03. */
@@ -77,5 +77,5 @@ export function standing(generation: Generation, progress: Progress | undefined)
 }
 
 function left(progress: Progress | undefined): string {
-  return progress?.etaSeconds == null ? "" : ` · about ${duration(progress.etaSeconds)} left`;
+  return progress?.etaSeconds == null ? "" : ` · about\u00a0${duration(progress.etaSeconds)} left`;
 }
