@@ -13,7 +13,7 @@ from tests.browser.test_studio import Studio
 from tests.browser.visit import DESKTOP, PHONE, REPOSITORY, Visit, visit
 from tests.stack import Customer, Stack
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 _IMAGES: Final = REPOSITORY / "docs" / "images"
 _SCENES: Final = (
@@ -90,10 +90,11 @@ async def test_a_letter_in_the_inbox(browser: Browser, stack: Stack) -> None:
         "a yellow tent on sand",
     ):
         await customer.generate(prompt=prompt, seed=20, count=2)
-    await stack.letter(customer.email, "window_finished", seconds=60)
+    await stack.letter(customer.email, "window_finished", seconds=120)
     async with visit(browser, stack.urls[0], size=(800, 1135), theme="light") as visited:
         await visited.page.goto(f"{visited.url}/inbox")
         await visited.page.get_by_role("link", name="Your 6 pictures are ready").first.click()
+        await visited.page.wait_for_load_state("networkidle")
         await _shot(visited, "letter")
 
 
