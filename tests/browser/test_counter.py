@@ -127,7 +127,7 @@ async def test_older_pictures_come_as_they_are_scrolled_to(
         for count in (24, 48, 60):
             await expect(studio.pictures).to_have_count(count)
             await studio.pictures.last.scroll_into_view_if_needed()
-            await expect(studio.pictures.last.locator("img")).to_have_js_property("complete", value=True)
+        await expect(studio.pictures.last.locator("img")).to_have_js_property("complete", value=True)
         names = [await picture.get_attribute("alt") for picture in await studio.pictures.locator("img").all()]
         assert names == [generation.prompt for generation in made]
         await expect(visited.page.get_by_role("button", name="Show older pictures")).to_have_count(0)
