@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, expect
 
-from tests.browser.visit import DESKTOP, PHONE, Theme, Visit, visit
+from tests.browser.visit import Visit, visit
 from tests.stack import PASSWORD, Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -207,23 +207,19 @@ async def test_the_page_says_when_nothing_answers_and_goes_on_by_itself(stack: S
     await studio.prompt.wait_for()
 
 
-@pytest.mark.parametrize(("theme", "size"), [("dark", DESKTOP), ("light", PHONE)])
-async def test_the_studio_is_for_everybody(
-    browser: Browser, stack: Stack, theme: Theme, size: tuple[int, int]
-) -> None:
-    async with visit(browser, stack.urls[0], size=size, theme=theme) as visited:
-        studio, page = Studio(visited), visited.page
-        await page.goto(visited.url)
-        await visited.passes_axe("signed out")
-        await studio.sign_in(PREMIUM)
-        await studio.ask("a white boat at sea by day")
-        await expect(studio.announced).to_contain_text("Finished")
-        await page.get_by_test_id("settings").click()
-        await visited.passes_axe("settings")
-        await page.get_by_test_id("account").click()
-        await visited.passes_axe("account")
-        await page.keyboard.press("Escape")
-        await studio.pictures.first.click()
-        await studio.viewer.wait_for()
-        await visited.passes_axe("a picture")
-        visited.keeps_to_itself()
+async def test_the_studio_is_for_everybody(studio: Studio) -> None:
+    visited, page = studio.visit, studio.page
+    await page.goto(visited.url)
+    await visited.passes_axe_everywhere("signed out")
+    await studio.sign_in(PREMIUM)
+    await studio.ask("a white boat at sea by day")
+    await expect(studio.announced).to_contain_text("Finished")
+    await page.get_by_test_id("settings").click()
+    await visited.passes_axe_everywhere("settings")
+    await page.get_by_test_id("account").click()
+    await visited.passes_axe_everywhere("account")
+    await page.keyboard.press("Escape")
+    await studio.pictures.first.click()
+    await studio.viewer.wait_for()
+    await visited.passes_axe_everywhere("a picture")
+    visited.keeps_to_itself()

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DESKTOP = (1280, 800)
 PHONE = (360, 740)
 Theme = Literal["dark", "light"]
+_PLACES: Mapping[Theme, tuple[int, int]] = {"light": PHONE, "dark": DESKTOP}
 _AXE = REPOSITORY / "api" / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 _PATIENCE_MS = 60_000
 """Pages wait for pictures, which two busy cores take their time for."""
@@ -50,6 +51,13 @@ class Visit:
     async def settles(self) -> None:
         """Every transition has come to its end."""
         await self.page.evaluate(_SETTLED)
+
+    async def passes_axe_everywhere(self, state: str, *, upstream: Mapping[str, str] = _NOTHING) -> None:
+        """As :meth:`passes_axe`, in the light on a phone and then in the dark on a desk."""
+        for theme, (width, height) in _PLACES.items():
+            await self.page.emulate_media(color_scheme=theme)
+            await self.page.set_viewport_size({"width": width, "height": height})
+            await self.passes_axe(f"{state}, {theme}", upstream=upstream)
 
     async def passes_axe(self, state: str, *, upstream: Mapping[str, str] = _NOTHING) -> None:
         """Axe has nothing to say of what is on the page now, and nothing is wider than the page.
