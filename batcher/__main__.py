@@ -87,13 +87,11 @@ async def serve(settings: BatcherSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
     queue, begun = Queue(settings.broker, name="batcher", role=Role.BATCHER), asyncio.Event()
-
-    def missing() -> list[str]:
-        if not begun.is_set():
-            return ["database, schema or broker: not there yet"]
-        return [] if queue.connected else ["broker: not connected"]
-
-    Vitals(missing=missing).serve(settings.telemetry)
+    needs = {
+        "database, schema or broker: not there yet": begun.is_set,
+        "broker: not connected": lambda: queue.connected,
+    }
+    Vitals(needs=needs).serve(settings.telemetry)
     async with telemetry.event_loop_measured(), database(settings.database):
         working = asyncio.create_task(_work_when_there(settings, queue, begun, stop))
         try:

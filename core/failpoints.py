@@ -1,4 +1,4 @@
-"""Named places in the code at which a test has the process die, stop or fail.
+"""Named places in the code at which a test has the process die, stop, hang or fail.
 
 A process is armed once, when it starts, from ``DARKROOM_FAILPOINTS``: ``outcome.before_record=kill:3`` has it
 kill itself the third time that it comes to this place. Several are separated by commas. Without the variable
@@ -8,6 +8,7 @@ passing a place is one look into an empty table.
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,8 @@ class Failpoint(StrEnum):
     """The job is published, its row is not marked."""
     RELAY_BEFORE_MARK = "relay.before_mark"
     """What was left behind is published, its rows are not marked."""
+    TICK_BEFORE_STEP = "tick.before_step"
+    """The pictures of a tick are chosen, and have not taken their step; on the engine's thread."""
     PICTURE_BEFORE_UPLOAD = "picture.before_upload"
     """The picture is made, and nowhere but in the worker."""
     PICTURE_AFTER_UPLOAD = "picture.after_upload"
@@ -73,12 +76,21 @@ def _stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def _hang() -> None:
+    threading.Event().wait()
+
+
 def _fail() -> NoReturn:
     raise ServiceUnavailableError("a failpoint says so")
 
 
-_ACTIONS: Final[dict[str, Callable[[], None]]] = {"kill": _kill, "stop": _stop, "fail": _fail}
-"""SIGKILL and SIGSTOP to the process itself, and a ServiceUnavailableError."""
+_ACTIONS: Final[dict[str, Callable[[], None]]] = {
+    "kill": _kill,
+    "stop": _stop,
+    "hang": _hang,
+    "fail": _fail,
+}
+"""SIGKILL and SIGSTOP to the process itself, a thread that waits for ever, and a ServiceUnavailableError."""
 
 
 @dataclass(slots=True)

@@ -297,7 +297,7 @@ class ReconcilerSettings(SettingsGroup):
 
 
 class FailpointSettings(SettingsGroup):
-    """For tests alone: at which places this process dies, stops or fails; see :mod:`core.failpoints`."""
+    """For tests alone: where this process dies, stops, hangs or fails; see :mod:`core.failpoints`."""
 
     failpoints: str | None = None
 

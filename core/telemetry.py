@@ -86,6 +86,11 @@ FIRST_STEP_SECONDS: Final = Histogram(
 )
 MODEL_BYTES: Final = Gauge("darkroom_model_bytes", "Weights of the models on the device", ["model"])
 SLOT_CAPACITY: Final = Gauge("darkroom_slot_capacity", "Pictures that can take a step together")
+STILL_SECONDS: Final = Gauge(
+    "darkroom_worker_still_seconds",
+    "For how long a part of the worker with something to do has done nothing",
+    ["part"],
+)
 EMBEDDINGS: Final = Counter("darkroom_embeddings_total", "Prompts embedded, by where from", ["source"])
 CHECKOUTS: Final = Counter("darkroom_checkouts_total", "Payment pages asked for", ["outcome"])
 WEBHOOKS: Final = Counter("darkroom_webhooks_total", "Payment webhooks, by what came of them", ["outcome"])

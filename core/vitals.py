@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -30,12 +30,13 @@ class Vitals:
     A loop that hangs does not come to the question, and so the process is not alive.
 
     Args:
-        missing: what the process lacks to do its work, each with whose fault it is; called on the loop.
+        needs: what the process needs to do its work: whether it is there, by what to say while it is not.
+            Called on the loop.
         patience: seconds that the loop may take to come to it.
     """
 
-    def __init__(self, *, missing: Callable[[], Sequence[str]], patience: float = PATIENCE) -> None:
-        self._missing = missing
+    def __init__(self, *, needs: Mapping[str, Callable[[], bool]], patience: float = PATIENCE) -> None:
+        self._needs = needs
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -74,3 +75,6 @@ class Vitals:
             return [f"event loop: no answer within {self._patience:g} s"]
         except RuntimeError:
             return ["event loop: closed"]
+
+    def _missing(self) -> Sequence[str]:
+        return [lack for lack, is_there in self._needs.items() if not is_there()]

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+import structlog
+
 from core import failpoints, telemetry, tracing
 from core.catalogue import offered_models
 from core.errors import DarkroomError
@@ -13,9 +15,12 @@ from core.storage import Storage
 from core.vitals import Vitals
 from gpu_worker.engine import Engine, Policy
 from gpu_worker.pipeline import best_placement
-from gpu_worker.settings import GpuWorkerSettings
+from gpu_worker.settings import GpuWorkerSettings, WorkerSettings
+from gpu_worker.watchdog import Watchdog
 from gpu_worker.weights import WeightsStore
 from gpu_worker.worker import Worker
+
+log = structlog.get_logger("gpu_worker")
 
 
 def main() -> int:
@@ -34,46 +39,69 @@ def main() -> int:
 
 
 async def work(settings: GpuWorkerSettings) -> None:
-    """Get the weights, warm up, and only then take jobs."""
+    """Get the weights, warm up, and only then take jobs; told to stop before that, end at once."""
+    stop, hurry = _signalled()
     queue = Queue(settings.broker, name=settings.worker.worker_name, role=Role.GPU_WORKER)
     warm = asyncio.Event()
-
-    def missing() -> list[str]:
-        if not warm.is_set():
-            return ["models: not loaded yet"]
-        return [] if queue.healthy else ["broker: not connected"]
-
-    Vitals(missing=missing).serve(settings.telemetry)
-    # Read when the first kernel is built. A restart, or another worker that shares the folder, finds it.
-    os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker.worker_kernel_dir))
-    placement = best_placement(settings.worker.worker_precision, fp8=settings.worker.worker_fp8)
-    policy = Policy(
-        capacity=settings.worker.worker_slots,
-        fill=settings.worker.worker_premium_fill,
-        patience=settings.worker.worker_patience,
-    )
-    engine = Engine(
-        placement=placement,
-        policy=policy,
-        model_memory=settings.worker.worker_model_memory or None,
-        buckets=settings.worker.buckets if settings.worker.worker_fusion else (),
-    )
-    await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
-    warm.set()
+    needs = {"models: not loaded yet": warm.is_set, "broker: not connected": lambda: queue.healthy}
+    Vitals(needs=needs).serve(settings.telemetry)
+    engine, device = _engine(settings.worker)
     try:
-        await queue.open()
-        stop, hurry = _signalled()
+        opening = asyncio.create_task(_open(engine, queue, settings, warm))
+        if not await _done_before(stop, opening):
+            log.info("gpu_worker_stopped", warm=warm.is_set())
+            return
         worker = Worker(
             settings=settings.worker,
             queue=queue,
             storage=Storage.open(settings.storage),
             engine=engine,
-            device=placement.name,
+            device=device,
         )
+        watchdog = Watchdog(worker.parts, patience=settings.worker.worker_stall_seconds)
         async with telemetry.event_loop_measured():
-            await worker.run(stop=stop, hurry=hurry)
+            with watchdog.awake():
+                await worker.run(stop=stop, hurry=hurry)
     finally:
         await queue.close()
+
+
+def _engine(settings: WorkerSettings) -> tuple[Engine, str]:
+    """The engine, without models, and the name of what it computes on."""
+    # Read when the first kernel is built. A restart, or another worker that shares the folder, finds it.
+    os.environ.setdefault("TRITON_CACHE_DIR", str(settings.worker_kernel_dir))
+    placement = best_placement(settings.worker_precision, fp8=settings.worker_fp8)
+    policy = Policy(
+        capacity=settings.worker_slots,
+        fill=settings.worker_premium_fill,
+        patience=settings.worker_patience,
+    )
+    engine = Engine(
+        placement=placement,
+        policy=policy,
+        model_memory=settings.worker_model_memory or None,
+        buckets=settings.buckets if settings.worker_fusion else (),
+    )
+    return engine, placement.name
+
+
+async def _open(engine: Engine, queue: Queue, settings: GpuWorkerSettings, warm: asyncio.Event) -> None:
+    await asyncio.get_running_loop().run_in_executor(engine.thread, _warm_up, engine, settings)
+    warm.set()
+    await queue.open()
+
+
+async def _done_before(stop: asyncio.Event, task: asyncio.Task[None]) -> bool:
+    """Whether the task ended, by whatever error, before ``stop`` was set; otherwise it is given up."""
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return False
 
 
 def _signalled() -> tuple[asyncio.Event, asyncio.Event]:
@@ -97,4 +125,6 @@ def _warm_up(engine: Engine, settings: GpuWorkerSettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # The interpreter would wait for the engine's thread, which may be downloading: that goes on where it was.
+    os._exit(status)

@@ -37,7 +37,8 @@ class WorkerSettings(SettingsGroup):
     ``worker_fusion`` has models run on CUDA through our own kernels and CUDA graphs, which are recorded for
     batches of as many rows as ``worker_buckets`` says (a guided picture has two; by default one row, and
     every size that guided pictures have), and ``worker_kernel_dir`` keeps the kernels.
-    ``worker_drain_seconds`` is how long the pictures under way may still take once it is told to stop.
+    ``worker_drain_seconds`` is how long the pictures under way may still take once it is told to stop, and
+    ``worker_stall_seconds`` how long a part of it may stand still until it ends itself, for ever when 0.
     """
 
     worker_name: str = Field(default_factory=_default_name, pattern=r"^[\w-]+$")
@@ -54,6 +55,7 @@ class WorkerSettings(SettingsGroup):
     worker_buckets: tuple[Annotated[int, Field(ge=1)], ...] = ()
     worker_kernel_dir: Path = Path.home() / ".cache" / "darkroom" / "kernels"
     worker_drain_seconds: float = Field(default=7, ge=0)
+    worker_stall_seconds: float = Field(default=300, ge=0)
 
     @field_validator("worker_tiers")
     @classmethod

@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import itertools
 import math
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -23,7 +25,7 @@ from core.errors import (
 )
 from core.failpoints import Failpoint, reach
 from core.lifecycle import GenerationState, Tier
-from core.messages import Control, Heartbeat, Job, StoredImage
+from core.messages import Control, Job, StoredImage
 from core.queue import Consumer, Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
@@ -31,13 +33,14 @@ from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY
 from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
+from gpu_worker.presence import Presence
 from gpu_worker.reports import APOLOGY, Reports
 from gpu_worker.settings import WorkerSettings
+from gpu_worker.watchdog import LoopProgress, Progress
 from gpu_worker.watching import Watched
 
 _JOBS: Final = {Tier.PREMIUM: PREMIUM_JOBS, Tier.NORMAL: BATCH_JOBS}
 _PROGRESS_SECONDS: Final = 0.25
-_HEARTBEAT_SECONDS: Final = 3.0
 _FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
 _LONGEST_CAUSE = 1000
@@ -61,13 +64,32 @@ class Worker:
         self._queue = queue
         self._storage = storage
         self._engine = engine
-        self._device = device
         self._reports = Reports(queue, settings.worker_name)
-        self._started_at = now()
         self._watched = Watched()
         self._held: dict[asyncio.Task[None], Assignment] = {}
+        self._presence = Presence(
+            settings=settings, queue=queue, engine=engine, device=device, held=self._held.values
+        )
         self._left = asyncio.Event()
         self._stopping = False
+        self._deeds = 0
+        self._fetches = itertools.count()
+        self._fetching: dict[Tier, int | None] = dict.fromkeys(settings.worker_tiers)
+        """The number of each tier's fetch under way; none while it waits for room."""
+
+    @property
+    def parts(self) -> Mapping[str, Progress]:
+        """What a watchdog has to look at: all that could stand still while the heartbeats go on."""
+        return {
+            "event loop": LoopProgress(),
+            "engine": lambda: self._engine.progress,
+            # Such as uploads, which the engine knows nothing of.
+            "jobs": lambda: (self._engine.progress or 0) + self._deeds if self._held else None,
+            **{
+                f"{tier.value.lower()} fetches": partial(self._fetching.get, tier)
+                for tier in self._settings.worker_tiers
+            },
+        }
 
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
         """Work until ``stop`` is set; then finish what is under way.
@@ -81,7 +103,9 @@ class Worker:
             asyncio.create_task(self._pull(self._queue.consumer(_JOBS[tier]), tier))
             for tier in self._settings.worker_tiers
         ]
-        signs = [asyncio.create_task(sign()) for sign in (self._beat, self._stay_alive, self._tell_steps)]
+        signs = [
+            asyncio.create_task(sign()) for sign in (self._presence.beat, self._stay_alive, self._tell_steps)
+        ]
         told = asyncio.create_task(stop.wait())
         async with AsyncExitStack() as at_end:
             at_end.push_async_callback(await self._queue.subscribe_control(self._obey))
@@ -99,7 +123,7 @@ class Worker:
                 for task in (told, *signs):
                     task.cancel()
                 await asyncio.gather(told, *signs, return_exceptions=True)
-                await self._leave()
+                await self._presence.leave()
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -114,10 +138,13 @@ class Worker:
             room = self._room(tier)
             if room <= 0:
                 self._left.clear()
+                self._fetching[tier] = None
                 await self._left.wait()
                 continue
+            self._fetching[tier] = next(self._fetches)
             for delivery in await consumer.fetch(room, wait=_FETCH_SECONDS):
                 await self._accept(delivery)
+        self._fetching[tier] = None
 
     async def _accept(self, delivery: Delivery) -> None:
         try:
@@ -143,6 +170,7 @@ class Worker:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._held[task]
+        self._deeds += 1
         self._left.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job_dropped", error=repr(error))
@@ -242,6 +270,7 @@ class Worker:
                 await self._storage.put(image.key, data, content_type=image.content_type)
             reach(Failpoint.PICTURE_AFTER_UPLOAD)
             stored.append(image)
+            self._deeds += 1
         return stored
 
     async def _settle(
@@ -328,33 +357,3 @@ class Worker:
             await asyncio.sleep(every)
             for one in list(self._held.values()):
                 await one.delivery.in_progress()
-
-    async def _beat(self) -> None:
-        while True:
-            try:
-                await self._queue.put_heartbeat(self._heartbeat())
-            except ServiceUnavailableError as error:
-                log.warning("heartbeat_lost", error=str(error))
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-    async def _leave(self) -> None:
-        try:
-            await self._queue.remove_heartbeat(self._settings.worker_name)
-        except ServiceUnavailableError as error:
-            # It expires by itself.
-            log.warning("heartbeat_left_behind", error=str(error))
-
-    def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(
-            worker=self._settings.worker_name,
-            models=self._engine.models,
-            device=self._device,
-            slots=self._settings.worker_slots,
-            busy=min(self._settings.worker_slots, sum(one.pictures for one in self._held.values())),
-            images_per_second=round(self._engine.images_per_second, 3),
-            speeds=tuple(self._engine.speeds),
-            tiers=self._settings.worker_tiers,
-            jobs=tuple(one.id for one in self._held.values()),
-            started_at=self._started_at,
-            beat_at=now(),
-        )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from core.catalogue import ModelEntry
 from core.errors import ConfigurationError, DarkroomError, GenerationFailedError
+from core.failpoints import Failpoint, reach
 from core.lifecycle import Tier
 from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
@@ -78,6 +79,7 @@ class Engine:
         self._fits: dict[Shape, int] = {}
         self._arrivals = itertools.count()
         self._tick = 0
+        self._turns = 0
         self._speedometer = Speedometer()
         self._worked_until = 0.0
 
@@ -95,6 +97,13 @@ class Engine:
     def speeds(self) -> Sequence[Speed]:
         """The recent speed of each model that has worked yet."""
         return self._speedometer.speeds
+
+    @property
+    def progress(self) -> int | None:
+        """Another number after each turn while it has or gets something to do, otherwise none."""
+        if self._inbox.empty() and not self._under_way:
+            return None
+        return self._turns
 
     def offer(self, entry: ModelEntry, folder: Path) -> None:
         """Make pictures with ``entry`` from its weights in ``folder``. It is loaded when it is needed.
@@ -154,7 +163,7 @@ class Engine:
 
     def turn(self) -> None:
         """Take in what has arrived, waiting for something when there is nothing to do, and take one tick."""
-        idle = not (self._slots or self._waiting or self._decoding)
+        idle = not self._under_way
         if not (self._able or self._unsettled or self._aside.waiting or self._loader.waiting):
             self._inbox.get()()
         if idle:
@@ -169,6 +178,11 @@ class Engine:
         self._unsettled = self._take_in()
         self._take_tick()
         self._tell_slots()
+        self._turns += 1
+
+    @property
+    def _under_way(self) -> bool:
+        return bool(self._slots or self._waiting or self._decoding)
 
     def _take_in(self) -> bool:
         """Do what the inbox says; whether it said anything."""
@@ -269,6 +283,7 @@ class Engine:
         chosen = self._policy.choose(self._able, tick=self._tick + 1, fits=self._fits)
         if not chosen:
             return
+        reach(Failpoint.TICK_BEFORE_STEP)
         self._tick += 1
         name = chosen[0].picture.model
         model = self._shelf.use(name, tick=self._tick)

@@ -84,7 +84,7 @@ def test_stopping_is_a_real_sigstop_from_which_the_process_goes_on() -> None:
         ("outcome.before_ack", "not point=action"),
         ("outcome.before_ack=kill:0", "not point=action"),
         ("outcome.before_tea=kill", "no point 'outcome.before_tea'; there is job.before_publish"),
-        ("outcome.before_ack=sing", "no action 'sing'; there is kill, stop, fail"),
+        ("outcome.before_ack=sing", "no action 'sing'; there is kill, stop, hang, fail"),
     ],
 )
 def test_what_is_not_a_failpoint_is_refused_with_what_there_is(text: str, told: str) -> None:

@@ -24,18 +24,18 @@ async def ask(settings: TelemetrySettings, path: str) -> httpx.Response:
 async def test_a_process_is_ready_once_nothing_is_missing_and_alive_before(
     settings: TelemetrySettings,
 ) -> None:
-    missing = ["models: not loaded yet"]
-    Vitals(missing=lambda: missing).serve(settings)
+    loaded = asyncio.Event()
+    Vitals(needs={"models: not loaded yet": loaded.is_set}).serve(settings)
     assert (await ask(settings, "/health/live")).status_code == 200
     unready = await ask(settings, "/health/ready")
     assert (unready.status_code, unready.json()["missing"]) == (503, ["models: not loaded yet"])
-    missing.clear()
+    loaded.set()
     ready = await ask(settings, "/health/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ok", "missing": []})
 
 
 async def test_a_process_whose_event_loop_hangs_is_not_alive(settings: TelemetrySettings) -> None:
-    Vitals(missing=list, patience=0.1).serve(settings)
+    Vitals(needs={}, patience=0.1).serve(settings)
     asked = asyncio.create_task(
         asyncio.to_thread(httpx.get, f"http://127.0.0.1:{settings.metrics_port}/health/live")
     )
@@ -46,5 +46,5 @@ async def test_a_process_whose_event_loop_hangs_is_not_alive(settings: Telemetry
 
 
 async def test_metrics_are_served_beside(settings: TelemetrySettings) -> None:
-    Vitals(missing=list).serve(settings)
+    Vitals(needs={}).serve(settings)
     assert "darkroom_event_loop_lag_seconds" in (await ask(settings, "/metrics")).text
