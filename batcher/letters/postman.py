@@ -13,7 +13,7 @@ import structlog
 
 from batcher.letters.contents import Author
 from batcher.letters.rendering import Renderer
-from batcher.letters.traffic import Traffic
+from batcher.letters.traffic import Journey, Traffic
 from core import tracing
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
@@ -89,12 +89,11 @@ class Postman:
                 if letter is None:
                     await self._rest(stop, under_way)
                     continue
-                address = letter.address or ""
-                self._traffic.enter(address)
+                journey = self._traffic.enter(letter.address or "")
                 task = tasks.create_task(self.deliver(letter))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                task.add_done_callback(partial(self._come_back, address))
+                task.add_done_callback(partial(self._come_back, journey))
             if under_way:
                 await asyncio.wait(under_way, timeout=_DRAIN_SECONDS)
             for task in list(under_way):
@@ -186,8 +185,8 @@ class Postman:
                 return None
             return await asyncio.to_thread(self._renderer.render, letter, contents, at=now())
 
-    def _come_back(self, address: str, _: asyncio.Task[None]) -> None:
-        self._traffic.leave(address)
+    def _come_back(self, journey: Journey, _: asyncio.Task[None]) -> None:
+        self._traffic.leave(journey)
 
     async def _claim(self) -> Letter | None:
         moment, full = now(), self._traffic.full_domains()

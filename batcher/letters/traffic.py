@@ -2,7 +2,8 @@
 
 import random
 from collections import Counter
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from core.clock import now
@@ -10,23 +11,38 @@ from core.clock import now
 FIRST_REST: Final = timedelta(seconds=1)
 LONGEST_REST: Final = timedelta(seconds=30)
 
+PROMPT: Final = timedelta(seconds=5)
+"""How long a letter usually takes, at most: one that has been under way for longer holds nobody up."""
+
+SPARE: Final = 4
+"""All that are under way together, those that hang as well, in numbers of connections."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Journey:
+    """A letter under way."""
+
+    domain: str
+    since: datetime
+
 
 class Traffic:
     """Counts the letters under way, so that those which hang do not hold up the others.
 
     One domain gets half of the connections at most, and one that did not take its latest letter only one,
-    until it takes one again. While the mail server itself is away one letter at a time goes to see.
+    until it takes one again. A letter that takes long gives its place to another, so that several domains
+    that hang do not have all of them. While the mail server itself is away one letter at a time goes to see.
     """
 
     def __init__(self, *, connections: int) -> None:
         """Start with nothing under way.
 
         Args:
-            connections: how many letters may be under way at once.
+            connections: how many letters may be under way at once, beside those that take long.
         """
         self._connections = connections
         self._share = max(1, connections // 2)
-        self._under_way: Counter[str] = Counter()
+        self._under_way: set[Journey] = set()
         self._slow: set[str] = set()
         self._failures = 0
         self._open_at = now()
@@ -39,26 +55,30 @@ class Traffic:
     @property
     def has_room(self) -> bool:
         """Whether another letter may set out."""
-        return self._under_way.total() < (1 if self._failures else self._connections)
+        if self._failures:
+            return not self._under_way
+        before = now() - PROMPT
+        prompt = sum(journey.since > before for journey in self._under_way)
+        return prompt < self._connections and len(self._under_way) < SPARE * self._connections
 
     def full_domains(self) -> frozenset[str]:
         """The domains to which no other letter may set out, in lower case."""
+        letters = Counter(journey.domain for journey in self._under_way)
         return frozenset(
             domain
-            for domain, letters in self._under_way.items()
-            if letters >= (1 if domain in self._slow else self._share)
+            for domain, count in letters.items()
+            if count >= (1 if domain in self._slow else self._share)
         )
 
-    def enter(self, address: str) -> None:
+    def enter(self, address: str) -> Journey:
         """A letter to an address sets out."""
-        self._under_way[_domain(address)] += 1
+        journey = Journey(_domain(address), now())
+        self._under_way.add(journey)
+        return journey
 
-    def leave(self, address: str) -> None:
+    def leave(self, journey: Journey) -> None:
         """It is back, whatever came of it."""
-        domain = _domain(address)
-        self._under_way[domain] -= 1
-        if not self._under_way[domain]:
-            del self._under_way[domain]
+        self._under_way.discard(journey)
 
     def answered(self, address: str) -> None:
         """The mail server said yes or no to a letter for an address."""

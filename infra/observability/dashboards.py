@@ -305,6 +305,12 @@ WORKERS: Final = Dashboard(
             ),
             Panel(title="Slot capacity", queries={"{{instance}}": "darkroom_slot_capacity"}),
             Panel(
+                title="Parts that stand still",
+                queries={"{{part}} {{instance}}": "darkroom_worker_still_seconds > 0"},
+                unit="s",
+                about="At DARKROOM_WORKER_STALL_SECONDS the worker ends itself.",
+            ),
+            Panel(
                 title="Rows of the U-Net's batches",
                 queries={"{{kind}}": _rate("darkroom_unet_rows_total", by="kind")},
                 unit="ops",

@@ -52,6 +52,7 @@ BOUNDS = {
             "subscriptions",
         ),
     },
+    "part": {"event loop", "engine", "jobs", "premium fetches", "normal fetches"},
     "limit": {*DocumentSettings().measures, "tokens", "repeats", "cost"},
     "code": {
         *("INTERNAL", "SERVICE_UNAVAILABLE", "TIMEOUT", "BAD_REQUEST", "BAD_USER_INPUT", "UNAUTHENTICATED"),

@@ -2,13 +2,15 @@
 
 import email
 import mailbox as mailboxes
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import default
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -27,8 +29,11 @@ from core.queue import Queue
 from core.recording import Recorder
 from core.settings import LinkSettings, MailSettings
 from core.storage import DownloadLinks, Storage
+from tests.mail_servers import Answer, Receiver, mail_server, yes
 
 PUBLIC_URL = "https://darkroom.example"
+
+ServeMail = Callable[..., Awaitable[tuple[Receiver, MailSettings]]]
 
 
 def png(*, width: int, height: int, seed: int) -> bytes:
@@ -123,3 +128,14 @@ def delivered(mailbox: Path) -> Callable[[], list[EmailMessage]]:
         return letters
 
     return read
+
+
+@pytest.fixture
+async def serve_mail(mailbox: Path) -> AsyncIterator[ServeMail]:
+    """Starts mail servers that answer as the test says, until it ends."""
+    async with AsyncExitStack() as servers:
+
+        async def start(at_data: Answer = yes, **answers: Any) -> tuple[Receiver, MailSettings]:
+            return await servers.enter_async_context(mail_server(mailbox, at_data=at_data, **answers))
+
+        yield start

@@ -1,15 +1,11 @@
 """How letters leave: over real SMTP, to servers that behave well and to others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from email.message import EmailMessage
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
-from unittest.mock import Mock
-from uuid import uuid4
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -19,7 +15,6 @@ from structlog.testing import capture_logs
 
 from batcher.letters.postman import (
     FIRST_RETRY,
-    LEASE,
     LONGEST_RETRY,
     MAX_ATTEMPTS,
     Postman,
@@ -31,61 +26,14 @@ from core.models import Account, Generation, Letter, LetterKind, LetterState
 from core.outbox import write_letter
 from core.repository import letters
 from core.settings import MailSettings
-from tests.mail_servers import DROP, HANG, Answer, Receiver, always, mail_server, yes
+from tests.batcher.conftest import ServeMail
+from tests.batcher.posting import all_sent, claimed, only_letter, running
+from tests.mail_servers import always
 
 NOBODY_THERE: Final = MailSettings(smtp_host="127.0.0.1", smtp_port=1)
 
 NewAccount = Callable[..., Awaitable[Account]]
 Delivered = Callable[[], list[EmailMessage]]
-
-
-ServeMail = Callable[..., Awaitable[tuple[Receiver, MailSettings]]]
-
-
-@pytest.fixture
-async def serve_mail(mailbox: Path) -> AsyncIterator[ServeMail]:
-    """Starts mail servers that answer as the test says, until it ends."""
-    async with AsyncExitStack() as servers:
-
-        async def start(at_data: Answer = yes, **answers: Any) -> tuple[Receiver, MailSettings]:
-            return await servers.enter_async_context(mail_server(mailbox, at_data=at_data, **answers))
-
-        yield start
-
-
-async def claimed(*, at: datetime | None = None, limit: int = 10) -> list[Letter]:
-    return await letters.claim(now=at or now(), lease=LEASE, limit=limit)
-
-
-async def claimed_by_two() -> tuple[Letter, Letter]:
-    """The only letter, as one who slept through the end of its claim has it, and as who claimed it then."""
-    [asleep] = await claimed()
-    asleep.claimed_until = now() - timedelta(seconds=1)
-    await asleep.save(update_fields=["claimed_until"])
-    [awake] = await claimed()
-    return asleep, awake
-
-
-async def only_letter() -> Letter:
-    return await Letter.get()
-
-
-@asynccontextmanager
-async def running(*postmen: Postman) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for postman in postmen:
-            tasks.create_task(postman.run(stop=stop))
-        try:
-            yield
-        finally:
-            stop.set()
-
-
-async def all_sent() -> None:
-    async with asyncio.timeout(8):
-        while await Letter.exclude(state=LetterState.SENT).exists():  # noqa: ASYNC110 - the database has no event
-            await asyncio.sleep(0.02)
 
 
 async def test_a_letter_leaves_within_a_second_of_being_written(
@@ -277,179 +225,6 @@ async def test_a_letter_that_cannot_be_written_fails_alone(
     assert logged["exc_info"] is True
 
 
-async def test_a_letter_that_is_stuck_holds_up_no_other(
-    new_account: NewAccount,
-    new_postman: Callable[..., Postman],
-    serve_mail: ServeMail,
-    delivered: Delivered,
-) -> None:
-    release = asyncio.Event()
-
-    async def slow_for_one(number: int, recipient: str) -> str | None:
-        if recipient.startswith("slow"):
-            await release.wait()
-        return None
-
-    _, mail = await serve_mail(slow_for_one)
-    mail = mail.model_copy(update={"smtp_timeout_seconds": 60})
-    slow = await new_account("slow@example.com")
-    await write_letter(slow.id, LetterKind.ADDRESS_TAKEN)
-    async with running(new_postman(mail=mail)):
-        await asyncio.sleep(0.2)
-        for _ in range(20):
-            await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-        async with asyncio.timeout(8):
-            while await Letter.filter(state=LetterState.SENT).count() < 20:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-        assert "slow@example.com" not in [letter["To"] for letter in delivered()]
-        release.set()
-
-    # Being told to stop, the postman has finished what was under way.
-    assert (await Letter.get(account_id=slow.id)).state is LetterState.SENT
-    assert len(delivered()) == 21
-
-
-async def test_a_domain_that_takes_nothing_leaves_connections_to_the_others(
-    new_account: NewAccount, new_postman: Callable[..., Postman], serve_mail: ServeMail, delivered: Delivered
-) -> None:
-    async def black_hole(number: int, recipient: str) -> str | None:
-        return HANG if recipient.endswith("@hole.example") else None
-
-    receiver, mail = await serve_mail(at_rcpt=black_hole)
-    mail = mail.model_copy(update={"smtp_timeout_seconds": 0.5, "smtp_connections": 4})
-    for _ in range(8):
-        await write_letter((await new_account(f"{uuid4()}@hole.example")).id, LetterKind.ADDRESS_TAKEN)
-    async with running(new_postman(mail=mail)):
-        async with asyncio.timeout(8):
-            while not receiver.recipients:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-        for _ in range(10):
-            await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-        async with asyncio.timeout(8):
-            while await Letter.filter(state=LetterState.SENT).count() < 10:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-
-    assert len(delivered()) == 10
-    assert await Letter.filter(state=LetterState.SENT, attempts=1).count() == 10
-
-
-async def test_a_postman_that_is_told_to_stop_leaves_hanging_letters_to_others(
-    new_account: NewAccount,
-    new_postman: Callable[..., Postman],
-    serve_mail: ServeMail,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("batcher.letters.postman._DRAIN_SECONDS", 0.2)
-    receiver, mail = await serve_mail(always(HANG))
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-
-    async with running(new_postman(mail=mail)):
-        async with asyncio.timeout(8):
-            while not receiver.offered:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-
-    assert (await only_letter()).state is LetterState.CLAIMED
-    [again] = await claimed(at=now() + LEASE + timedelta(seconds=1))
-    assert again.attempts == 2
-
-
-async def test_a_letter_that_takes_long_stays_claimed(
-    new_account: NewAccount,
-    new_postman: Callable[..., Postman],
-    serve_mail: ServeMail,
-    delivered: Delivered,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lease = timedelta(seconds=0.6)
-    monkeypatch.setattr("batcher.letters.postman.LEASE", lease)
-
-    async def slow(number: int, recipient: str) -> str | None:
-        await asyncio.sleep(2 * lease.total_seconds())
-        return None
-
-    receiver, mail = await serve_mail(slow)
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-
-    async with running(new_postman(mail=mail), new_postman(mail=mail)):
-        await all_sent()
-
-    assert len(receiver.offered) == 1
-    assert (await only_letter()).attempts == 1
-
-
-async def test_who_slept_through_the_end_of_its_claim_sends_nothing_and_changes_nothing(
-    new_account: NewAccount, new_postman: Callable[..., Postman], delivered: Delivered
-) -> None:
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-    asleep, awake = await claimed_by_two()
-
-    await new_postman().deliver(asleep)
-    assert delivered() == []
-    await letters.mark_retry(asleep, due_at=now(), error="late")
-    await letters.mark_failed(asleep, error="late")
-    await letters.hand_back(asleep, due_at=now(), error="late")
-    await letters.keep(asleep, until=now() + timedelta(hours=1))
-
-    row = await only_letter()
-    assert (row.state, row.attempts) == (LetterState.CLAIMED, 2)
-    assert not row.error
-    assert row.claimed_until == awake.claimed_until
-    await new_postman().deliver(awake)
-    assert (await only_letter()).state is LetterState.SENT
-
-
-async def test_what_was_sent_stays_sent_whoever_has_claimed_it_since(new_account: NewAccount) -> None:
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-    sender, other = await claimed_by_two()
-
-    await letters.mark_sent(sender, at=now())
-    await letters.mark_retry(other, due_at=now(), error="too late")
-
-    assert (await only_letter()).state is LetterState.SENT
-
-
-async def test_only_a_death_between_taking_and_marking_sends_a_letter_twice_under_one_name(
-    new_account: NewAccount, new_postman: Callable[..., Postman], delivered: Delivered
-) -> None:
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-    [first] = await claimed()
-    postman = new_postman()
-    with pytest.MonkeyPatch.context() as patch:
-        died = RuntimeError("killed between the 250 and the mark")
-        patch.setattr("batcher.letters.postman._mark_sent", Mock(side_effect=died))
-        with pytest.raises(RuntimeError):
-            await postman.deliver(first)
-
-    assert len(delivered()) == 1
-    assert await claimed() == []
-    [again] = await claimed(at=now() + LEASE + timedelta(seconds=1))
-    await postman.deliver(again)
-
-    assert [letter["Message-ID"] for letter in delivered()] == [first.message_id] * 2
-    assert (await only_letter()).state is LetterState.SENT
-
-
-async def test_a_letter_whose_answer_was_lost_is_sent_again_under_the_same_name(
-    new_account: NewAccount, new_postman: Callable[..., Postman], serve_mail: ServeMail, delivered: Delivered
-) -> None:
-    async def breaks_off(number: int, recipient: str) -> str | None:
-        return DROP if number == 1 else None
-
-    receiver, mail = await serve_mail(breaks_off)
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-    postman = new_postman(mail=mail)
-    [letter] = await claimed()
-    await postman.deliver(letter)
-    waiting = await only_letter()
-    assert (waiting.state, waiting.attempts) == (LetterState.PENDING, 1)
-
-    [again] = await claimed(at=waiting.due_at)
-    await postman.deliver(again)
-
-    assert len(receiver.offered) == 2
-    assert [found["Message-ID"] for found in delivered()] == [letter.message_id]
-
-
 async def test_a_letter_that_is_too_large_for_the_server_goes_with_links_instead(
     new_account: NewAccount,
     new_generation: Callable[..., Awaitable[Generation]],
@@ -497,63 +272,6 @@ async def test_what_waits_and_how_long_letters_took_is_measured(
     oldest = REGISTRY.get_sample_value("darkroom_oldest_letter_seconds")
     assert oldest is not None
     assert 300 <= oldest < 330
-
-
-async def test_replicas_send_every_letter_once(
-    new_account: NewAccount, new_postman: Callable[..., Postman], delivered: Delivered
-) -> None:
-    accounts = [await new_account() for _ in range(30)]
-    for account in accounts:
-        await write_letter(account.id, LetterKind.ADDRESS_TAKEN)
-
-    async with running(new_postman(), new_postman(), new_postman()):
-        await all_sent()
-
-    assert sorted(letter["To"] for letter in delivered()) == sorted(account.email for account in accounts)
-    assert await Letter.filter(attempts=1).count() == 30
-
-
-async def test_a_letter_that_was_taken_while_the_database_went_away_is_marked_and_not_sent_again(
-    new_account: NewAccount,
-    new_postman: Callable[..., Postman],
-    serve_mail: ServeMail,
-    delivered: Delivered,
-    database_away: Callable[[], AbstractAsyncContextManager[None]],
-) -> None:
-    absence = AsyncExitStack()
-
-    async def take_the_database_along(number: int, recipient: str) -> str | None:
-        await absence.enter_async_context(database_away())
-        return None
-
-    handler, mail = await serve_mail(take_the_database_along)
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-
-    with capture_logs() as logs:
-        async with running(new_postman(mail=mail)):
-            async with asyncio.timeout(8):
-                while not any(entry["event"] == "letter_unmarked" for entry in logs):  # noqa: ASYNC110 - as above
-                    await asyncio.sleep(0.02)
-            await absence.aclose()
-            await all_sent()
-
-    assert len(handler.offered) == 1
-    assert len(delivered()) == 1
-
-
-async def test_a_letter_whose_sender_died_leaves_once_the_lease_is_over(
-    new_account: NewAccount, new_postman: Callable[..., Postman], delivered: Delivered
-) -> None:
-    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
-    [first] = await claimed()
-    assert first.claimed_until is not None
-
-    assert await claimed(at=first.claimed_until - timedelta(seconds=1)) == []
-    [second] = await claimed(at=first.claimed_until + timedelta(seconds=1))
-    await new_postman().deliver(second)
-
-    assert len(delivered()) == 1
-    assert (await only_letter()).attempts == 2
 
 
 async def test_what_customers_write_is_not_logged(

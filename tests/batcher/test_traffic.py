@@ -1,17 +1,32 @@
 """Which letters may set out."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from batcher.letters.traffic import FIRST_REST, LONGEST_REST, Traffic
+from batcher.letters.traffic import FIRST_REST, LONGEST_REST, PROMPT, SPARE, Journey, Traffic
+from core.clock import now
 
 
-def set_out(traffic: Traffic, *domains: str) -> list[str]:
-    addresses = [f"somebody@{domain}" for domain in domains]
-    for address in addresses:
-        traffic.enter(address)
-    return addresses
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.moment = now()
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("batcher.letters.traffic.now", clock)
+    return clock
+
+
+def set_out(traffic: Traffic, *domains: str) -> list[Journey]:
+    return [traffic.enter(f"somebody@{domain}") for domain in domains]
 
 
 def test_one_domain_gets_half_of_the_connections() -> None:
@@ -36,18 +51,26 @@ def test_a_single_connection_is_for_everybody() -> None:
 
 def test_a_domain_that_did_not_take_a_letter_gets_one_connection_until_it_takes_one() -> None:
     traffic = Traffic(connections=8)
-    [stuck] = set_out(traffic, "slow.example")
-    traffic.hung(stuck)
+    set_out(traffic, "slow.example")
+    traffic.hung("somebody@slow.example")
     assert traffic.full_domains() == {"slow.example"}
-    traffic.answered(stuck)
+    traffic.answered("somebody.else@slow.example")
     assert traffic.full_domains() == frozenset()
 
 
+def test_letters_that_take_long_give_their_places_to_others_up_to_a_bound(clock: Clock) -> None:
+    traffic = Traffic(connections=2)
+    for number in range(SPARE):
+        assert traffic.has_room
+        set_out(traffic, f"a{number}.example", f"b{number}.example")
+        assert not traffic.has_room
+        clock.moment += PROMPT
+    assert not traffic.has_room
+
+
 def test_while_the_server_is_away_one_letter_at_a_time_looks_after_pauses_that_grow(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    moment = Traffic(connections=8)._open_at
-    monkeypatch.setattr("batcher.letters.traffic.now", lambda: moment)
     traffic = Traffic(connections=8)
     pauses = []
     for _ in range(8):
@@ -55,7 +78,7 @@ def test_while_the_server_is_away_one_letter_at_a_time_looks_after_pauses_that_g
         # Those that fail together tell the same.
         assert traffic.lost_server() == pause == traffic.closed_for
         pauses.append(pause)
-        moment += pause
+        clock.moment += pause
         assert not traffic.closed_for
         [looking] = set_out(traffic, "a.example")
         assert not traffic.has_room
@@ -64,7 +87,7 @@ def test_while_the_server_is_away_one_letter_at_a_time_looks_after_pauses_that_g
     for number, pause in enumerate(pauses):
         exact = min(FIRST_REST * 2**number, LONGEST_REST)
         assert exact * 0.75 <= pause <= exact * 1.25
-    traffic.answered(looking)
+    traffic.answered("somebody@a.example")
     set_out(traffic, "a.example")
     assert traffic.has_room
     assert traffic.closed_for == timedelta(0)

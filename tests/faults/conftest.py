@@ -61,6 +61,15 @@ async def service(server_folder: Path, tiny_model: Path) -> AsyncIterator[Servic
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stored_service(server_folder: Path, tiny_model: Path) -> AsyncIterator[Service]:
+    """Two of each process, one broker, and an object store over a network."""
+    home = server_folder / "stored"
+    home.mkdir(mode=0o755)
+    async with running(home, model=tiny_model, brokers=1, remote_store=True) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster(server_folder: Path, tiny_model: Path) -> AsyncIterator[Service]:
     """Two of each process and three brokers, each stream with three copies."""
     home = server_folder / "cluster"

@@ -87,7 +87,7 @@ class Service:
     Attributes:
         home: the state folder.
         nodes: every process by name; ``api api-2 batcher batcher-2 gpu_worker gpu_worker-2``, the servers
-            ``postgres mail`` and ``nats`` or ``nats-1`` to ``nats-3``.
+            ``postgres mail``, perhaps ``store``, and ``nats`` or ``nats-1`` to ``nats-3``.
         links: by ``process>server``; of a cluster also ``nats-2>nats-1`` and so on.
         urls: of the two api processes.
         broker_ports: of the brokers, past every link.
@@ -179,15 +179,18 @@ class Service:
 
 
 @asynccontextmanager
-async def running(home: Path, *, model: Path, brokers: int) -> AsyncIterator[Service]:
+async def running(
+    home: Path, *, model: Path, brokers: int, remote_store: bool = False
+) -> AsyncIterator[Service]:
     """The service, ready; ended when the block is left.
 
     Args:
         home: an empty folder.
         model: the weights of the model on offer.
         brokers: 1, or 3 for a cluster with as many copies of each stream.
+        remote_store: whether objects are stored over links as well, on the server ``store``.
     """
-    builder = _Builder(home, model=model, brokers=brokers)
+    builder = _Builder(home, model=model, brokers=brokers, remote_store=remote_store)
     service = builder.service
     try:
         await builder.start()
@@ -207,8 +210,9 @@ async def running(home: Path, *, model: Path, brokers: int) -> AsyncIterator[Ser
 class _Builder:
     """Puts the service together, servers first."""
 
-    def __init__(self, home: Path, *, model: Path, brokers: int) -> None:
+    def __init__(self, home: Path, *, model: Path, brokers: int, remote_store: bool) -> None:
         self._home = home
+        self._remote_store = remote_store
         self._ports = Ports(home / "ports.json")
         self._model = model
         self._brokers = [f"nats-{number + 1}" for number in range(brokers)] if brokers > 1 else ["nats"]
@@ -255,6 +259,10 @@ class _Builder:
         port = self._ports.of("mail")
         mail = Command((sys.executable, "-m", "infra.local.mail_server", str(port), str(self._home / "mail")))
         self._add_server("mail", mail, listens(port, b"220 "))
+        if self._remote_store:
+            port, objects = self._ports.of("store"), str(self._home / "objects")
+            store = Command((sys.executable, "-m", "tests.faults.object_server", str(port), objects))
+            self._add_server("store", store, healthy("127.0.0.1", port, "/darkroom"))
         for name in self._brokers:
             await self._declare_broker(name)
         for node in self.service.nodes.values():
@@ -300,8 +308,7 @@ class _Builder:
     async def _declare(self, name: str) -> None:
         """One of our own processes, with its links and the variables of its settings groups."""
         kind = name.removesuffix("-2")
-        env = {**self._bare, **await self._broker_of(name)}
-        env["DARKROOM_STORAGE_URL"] = (self._home / "objects").as_uri()
+        env = {**self._bare, **await self._broker_of(name), **await self._store_of(name)}
         env["DARKROOM_CATALOGUE"] = str(self._home / "catalogue.toml")
         env["DARKROOM_MODELS"] = json.dumps([MODEL])
         env["DARKROOM_PUBLIC_URL"] = self.service.urls[0]
@@ -330,6 +337,23 @@ class _Builder:
             env["DARKROOM_METRICS_PORT"] = str(port)
             ready = _warm(port)
         self._add(name, self.nurseries[kind].spawn, env, ready)
+
+    async def _store_of(self, name: str) -> dict[str, str]:
+        if not self._remote_store:
+            return {"DARKROOM_STORAGE_URL": (self._home / "objects").as_uri()}
+        link = await self._link(name, "store", self._ports.of("store"))
+        options = {
+            "endpoint": f"http://127.0.0.1:{link.port}",
+            "region": "here",
+            "allow_http": "true",
+            "access_key_id": "faults",
+            "secret_access_key": PASSWORD,
+        }
+        return {
+            "DARKROOM_STORAGE_URL": "s3://darkroom",
+            "DARKROOM_STORAGE_OPTIONS": json.dumps(options),
+            "DARKROOM_STORAGE_TIMEOUT_SECONDS": "3",
+        }
 
     async def _broker_of(self, name: str) -> dict[str, str]:
         links = [await self._link(name, broker, self._ports.of(broker)) for broker in self._brokers]

@@ -1,7 +1,6 @@
 """Servers that die, streams that are deleted, a disk that is full, a clock that jumps."""
 
 import asyncio
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from nats.js.errors import NotFoundError
 
 from infra.local.command import Command
 from tests.faults.conftest import NewTrial
-from tests.faults.nodes import Node, program
+from tests.faults.nodes import program
 from tests.faults.service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -55,31 +54,6 @@ async def test_every_stream_is_deleted_under_load(service: Service, new_trial: N
             run.numbers["streams deleted"] += 1
             await asyncio.sleep(4)
     await broker.close()
-
-
-async def test_the_object_store_is_full_for_a_while(service: Service, new_trial: NewTrial) -> None:
-    """The workers may write no file of more than a few bytes: no picture can be stored."""
-    workers = service.replicas("gpu_worker")
-
-    def limit(size: int) -> None:
-        for node in workers:
-            assert node.pid is not None
-            resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    async with new_trial(service) as run:
-        before = _later_attempts(workers)
-        await asyncio.sleep(2)
-        limit(64)
-        await asyncio.sleep(4)
-        limit(resource.RLIM_INFINITY)
-        # Their logs could not be written either; what comes again says that it does.
-        assert await run.until(lambda: _later_attempts(workers) > before, seconds=30)
-        await asyncio.sleep(3)
-        run.numbers["stored at a later attempt"] = _later_attempts(workers) - before
-
-
-def _later_attempts(workers: list[Node]) -> int:
-    return sum(int(line["attempt"]) > 1 for node in workers for line in node.lines("job_done"))
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")

@@ -3,6 +3,9 @@
 import asyncio
 import signal
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -22,53 +25,94 @@ from tests.link import link_to
 ROOT = Path(__file__).parents[2]
 
 
+@asynccontextmanager
+async def started(environment: dict[str, str], log: Path) -> AsyncIterator[Process]:
+    """A worker, killed if it still runs when the block ends."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gpu_worker", cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+def environment(
+    broker_environment: dict[str, str], storage_settings: StorageSettings, tmp_path: Path
+) -> dict[str, str]:
+    return {
+        **broker_environment,
+        "DARKROOM_STORAGE_URL": storage_settings.storage_url,
+        "DARKROOM_WEIGHTS_DIR": str(tmp_path / "weights"),
+        "DARKROOM_MODELS": '["darkroom-demo"]',
+        "DARKROOM_WORKER_DRAIN_SECONDS": "600",
+        "DARKROOM_METRICS_PORT": str(free_port()),
+    }
+
+
+async def missing(environment: dict[str, str]) -> list[str] | None:
+    """What a worker says that it lacks, none while it does not answer."""
+    url = f"http://127.0.0.1:{environment['DARKROOM_METRICS_PORT']}/health/ready"
+    try:
+        answer = await asyncio.to_thread(httpx.get, url)
+    except httpx.TransportError:
+        return None
+    told = answer.json()["missing"]
+    assert answer.status_code == (503 if told else 200)
+    return list(told)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "lacking", [["models: not loaded yet", "broker: not connected"], ["broker: not connected"]]
+)
+async def test_told_to_stop_while_it_waits_it_ends_at_once_and_in_order(
+    environment: dict[str, str], tmp_path: Path, lacking: list[str]
+) -> None:
+    environment["DARKROOM_NATS_URL"] = "nats://127.0.0.1:1"
+    log = tmp_path / "worker.log"
+    async with started(environment, log) as process:
+        async with asyncio.timeout(90):
+            while await missing(environment) != lacking:
+                assert process.returncode is None, log.read_text()
+                await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0, log.read_text()
+    assert "gpu_worker_stopped" in log.read_text()
+
+
 @pytest.mark.timeout(180)
 async def test_it_waits_for_the_broker_and_told_twice_to_stop_hands_its_job_back_at_once(
-    queue: Queue, broker_environment: dict[str, str], storage_settings: StorageSettings, tmp_path: Path
+    queue: Queue, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    port = urlsplit(broker_environment["DARKROOM_NATS_URL"]).port
+    port = urlsplit(environment["DARKROOM_NATS_URL"]).port
     assert port
+    log = tmp_path / "worker.log"
     async with link_to(port) as link:
         await link.cut()
-        environment = {
-            **broker_environment,
-            "DARKROOM_NATS_URL": f"nats://127.0.0.1:{link.port}",
-            "DARKROOM_STORAGE_URL": storage_settings.storage_url,
-            "DARKROOM_WEIGHTS_DIR": str(tmp_path / "weights"),
-            "DARKROOM_MODELS": '["darkroom-demo"]',
-            "DARKROOM_WORKER_DRAIN_SECONDS": "600",
-            "DARKROOM_METRICS_PORT": str(free_port()),
-        }
-        health = f"http://127.0.0.1:{environment['DARKROOM_METRICS_PORT']}/health"
-        log = tmp_path / "worker.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gpu_worker", cwd=ROOT, env=environment, stdout=output, stderr=output
-            )
-        try:
+        environment["DARKROOM_NATS_URL"] = f"nats://127.0.0.1:{link.port}"
+        async with started(environment, log) as process:
+            # Warm, and of no use to anybody yet.
             async with asyncio.timeout(90):
-                while "broker_error" not in log.read_text():
+                while await missing(environment) != ["broker: not connected"]:
                     assert process.returncode is None, log.read_text()
                     await asyncio.sleep(0.1)
-            # Warm, and of no use to anybody yet.
-            unready = await asyncio.to_thread(httpx.get, f"{health}/ready")
-            assert (unready.status_code, unready.json()["missing"]) == (503, ["broker: not connected"])
             await link.open()
             sent = a_long_job()
             await queue.publish_job(Lane.PREMIUM, sent)
             heard = asyncio.Event()
             await queue.subscribe_progress(sent.id, lambda _: heard.set())
             await asyncio.wait_for(heard.wait(), 60)
-            assert (await asyncio.to_thread(httpx.get, f"{health}/ready")).status_code == 200
+            assert await missing(environment) == []
             process.send_signal(signal.SIGTERM)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(process.wait(), 2)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 15) == 0, log.read_text()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
     [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
     assert (Job.decode(again.data).id, again.attempt) == (sent.id, 2)
     assert await queue.workers() == []

@@ -27,7 +27,7 @@ from gpu_worker.settings import WorkerSettings
 from gpu_worker.watchdog import STATUS, LoopProgress, Watchdog
 from gpu_worker.worker import Worker
 
-PATIENCE = 1.0
+PATIENCE = 0.7
 ROOT = Path(__file__).parents[2]
 
 
