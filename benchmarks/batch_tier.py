@@ -76,18 +76,8 @@ class BatchTier:
     """
 
     def __init__(self, *, batchers: Sequence[Child], maildir: Path) -> None:
-        self._batchers = batchers
+        self.batchers = batchers
         self._maildir = maildir
-
-    def resident_bytes(self) -> list[int]:
-        """Memory in use, of each batcher.
-
-        Raises:
-            BenchmarkError: one has ended.
-        """
-        for child in self._batchers:
-            child.check()
-        return [child.resident_bytes for child in self._batchers]
 
     def letters(self) -> Counter[str]:
         """How often each letter has arrived, by its ``Message-ID``."""

@@ -1,16 +1,19 @@
 """``python -m benchmarks.day``: a day of 48 batch windows, sped up.
 
-PostgreSQL, nats-server, a mail server and two ``python -m batcher`` are started on the loopback interface, in
-a folder that is removed afterwards; the beats are the broker's own. The workers hold no models: each picture
-takes them the same time, so this measures the batch tier and not inference. It takes about ten minutes, with
---quick one. Nothing else should run meanwhile. The exit status is 1 when a figure misses its bar.
+PostgreSQL, nats-server, a mail server, two ``python -m batcher``, an api and a gpu_worker are started on the
+loopback interface, in a folder that is removed afterwards; the beats are the broker's own. The batch tier's
+workers hold no models: each picture takes them the same time, so this measures the tier and not inference.
+Premium customers ask the api all the while, and the gpu_worker makes their pictures: so every process has a
+day behind it when its memory is looked at. It takes about ten minutes, with --quick one. Nothing else should
+run meanwhile. The exit status is 1 when a figure misses its bar.
 """
 
 import asyncio
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +25,8 @@ from benchmarks.backing import Backing, open_backing
 from benchmarks.batch_tier import SHAPES, STEPS, BatchTier, Pace, open_batch_tier, open_workers
 from benchmarks.command import parser, planned, run
 from benchmarks.day_figures import job_figures, letter_figures, memory_figures, window_figures
-from benchmarks.processes import BenchmarkError
+from benchmarks.premium_day import PremiumDay, open_premium_day
+from benchmarks.processes import BenchmarkError, Child
 from benchmarks.report import Figure, tell
 from core.clock import now
 from core.lifecycle import OPEN_STATES, Delivery, ImageFormat, Scheduler, Tier
@@ -54,6 +58,7 @@ class Plan:
         rush_customers: how many these are.
         rush_jobs: how many each of them asks for.
         pace: of the workers.
+        premium_seconds: from one premium picture to the next; none leaves premium out, with what serves it.
     """
 
     windows: int
@@ -64,6 +69,7 @@ class Plan:
     rush_customers: int
     rush_jobs: int
     pace: Pace
+    premium_seconds: float | None
 
     @property
     def seconds(self) -> float:
@@ -80,6 +86,7 @@ FULL: Final = Plan(
     rush_customers=4,
     rush_jobs=60,
     pace=Pace(workers=2, slots=4, seconds=0.08),
+    premium_seconds=1,
 )
 QUICK: Final = Plan(
     windows=8,
@@ -90,6 +97,7 @@ QUICK: Final = Plan(
     rush_customers=4,
     rush_jobs=60,
     pace=Pace(workers=2, slots=4, seconds=0.08),
+    premium_seconds=1,
 )
 
 
@@ -119,14 +127,24 @@ def requests(plan: Plan) -> list[Request]:
 
 
 class Day:
-    """Takes the batch tier through a day."""
+    """Takes the service through a day.
 
-    def __init__(self, plan: Plan, *, queue: Queue, tier: BatchTier) -> None:
+    Args:
+        plan: how long a day.
+        queue: the broker.
+        tier: the batch tier.
+        premium: the rest, if it takes part.
+    """
+
+    def __init__(self, plan: Plan, *, queue: Queue, tier: BatchTier, premium: PremiumDay | None) -> None:
         self._plan = plan
         self._tier = tier
+        self._premium = premium
+        batchers = {f"batcher {number}": child for number, child in enumerate(tier.batchers, 1)}
+        self._processes: Mapping[str, Child] = {**(premium.processes if premium else {}), **batchers}
         self._outbox = JobOutbox(queue=queue)
         self._chance = random.Random(2)  # noqa: S311 - repeatable, not secret
-        self._resident: list[list[int]] = []
+        self._resident: list[dict[str, int]] = []
 
     async def run(self) -> list[Figure]:
         """The whole of it, and what came of it."""
@@ -134,12 +152,16 @@ class Day:
         begins_at = await self._first_beat()
         tell(f"{self._plan.windows} windows of {self._plan.window_seconds} s")
         watching = asyncio.create_task(self._watch(begins_at))
+        stop = asyncio.Event()
+        premium = asyncio.create_task(self._serve_premium(stop))
         await self._accept(accounts, begins_at)
         await watching
+        stop.set()
+        served = await premium
         tell("until the last letter has left")
         await self._finished()
-        self._resident.append(self._tier.resident_bytes())
-        rows = await Generation.all()
+        self._resident.append(self._resident_bytes())
+        rows = await Generation.filter(tier=Tier.NORMAL)
         return [
             *job_figures(rows, asked=len(requests(self._plan))),
             *window_figures(
@@ -148,8 +170,25 @@ class Day:
                 due=self._plan.windows,
             ),
             *letter_figures(rows, await Letter.all(), await asyncio.to_thread(self._tier.letters)),
+            *served,
             *memory_figures(self._resident, quarter=max(1, self._plan.windows // 4)),
         ]
+
+    async def _serve_premium(self, stop: asyncio.Event) -> list[Figure]:
+        if self._premium is None or self._plan.premium_seconds is None:
+            return []
+        served = await self._premium.run(every=self._plan.premium_seconds, stop=stop)
+        return [Figure(name="premium pictures, beside all this", value=served)]
+
+    def _resident_bytes(self) -> dict[str, int]:
+        """Memory in use, of each process.
+
+        Raises:
+            BenchmarkError: one has ended.
+        """
+        for child in self._processes.values():
+            child.check()
+        return {name: child.resident_bytes for name, child in self._processes.items()}
 
     async def _customers(self) -> list[Account]:
         accounts = [
@@ -168,7 +207,7 @@ class Day:
         """When the next window opens, once a batcher has said so."""
         deadline = time.monotonic() + _READY_SECONDS
         while (clock := await windows.clock()) is None or clock.next_at < now():
-            self._tier.resident_bytes()
+            self._resident_bytes()
             if time.monotonic() > deadline:
                 raise BenchmarkError("no batcher has started the clock")
             await asyncio.sleep(_PAUSE)
@@ -208,11 +247,11 @@ class Day:
         )
 
     async def _watch(self, begins_at: datetime) -> None:
-        """The batchers' memory at the end of each window."""
+        """The processes' memory at the end of each window."""
         for number in range(1, self._plan.windows + 2):
             ends_at = begins_at + timedelta(seconds=number * self._plan.window_seconds)
             await asyncio.sleep(max(0.0, (ends_at - now()).total_seconds()))
-            self._resident.append(self._tier.resident_bytes())
+            self._resident.append(self._resident_bytes())
             if not number % 12:
                 tell(f"{number} windows")
 
@@ -233,10 +272,14 @@ async def measure(folder: Path, plan: Plan) -> list[Figure]:
 
 
 async def _lived_through(folder: Path, ports: Ports, backing: Backing, plan: Plan) -> list[Figure]:
-    queue = await Queue.connect_when_there(backing.broker, name="customers")
-    try:
-        async with (
-            open_workers(folder, backing, pace=plan.pace, model=_MODEL),
+    async with AsyncExitStack() as stack:
+        queue = await Queue.connect_when_there(backing.broker, name="customers")
+        stack.push_async_callback(queue.close)
+        premium = None
+        if plan.premium_seconds is not None:
+            premium = await stack.enter_async_context(open_premium_day(folder, ports, backing))
+        await stack.enter_async_context(open_workers(folder, backing, pace=plan.pace, model=_MODEL))
+        tier = await stack.enter_async_context(
             open_batch_tier(
                 folder,
                 ports,
@@ -244,11 +287,9 @@ async def _lived_through(folder: Path, ports: Ports, backing: Backing, plan: Pla
                 batchers=_BATCHERS,
                 window=f"*/{plan.window_seconds} * * * * *",
                 window_seconds=plan.window_seconds,
-            ) as tier,
-        ):
-            return await Day(plan, queue=queue, tier=tier).run()
-    finally:
-        await queue.close()
+            )
+        )
+        return await Day(plan, queue=queue, tier=tier, premium=premium).run()
 
 
 def main() -> int:

@@ -131,20 +131,21 @@ def letter_figures(
     ]
 
 
-def memory_figures(samples: Sequence[Sequence[int]], *, quarter: int) -> Iterator[Figure]:
-    """Whether the batchers need more and more.
+def memory_figures(samples: Sequence[Mapping[str, int]], *, quarter: int) -> Iterator[Figure]:
+    """Whether any process needs more and more.
 
     Args:
-        samples: bytes in use of each, as time went by.
+        samples: bytes in use of each process, as time went by.
         quarter: how many samples were taken in the first quarter, at least one.
     """
-    for number, resident in enumerate(zip(*samples, strict=True), 1):
+    for name in samples[0]:
+        resident = [sample[name] for sample in samples]
         quarters = [
             statistics.median(resident[max(0, end - _SAMPLES) : end]) / 2**20
             for end in (quarter, 2 * quarter, 3 * quarter, len(resident))
         ]
         yield Figure(
-            name=f"memory of batcher {number} at the end ÷ after a quarter",
+            name=f"memory of {name} at the end ÷ after a quarter",
             value=quarters[-1] / quarters[0],
             bar=at_most(GROWTH),
             note=f"after each quarter {', '.join(f'{each:.1f}' for each in quarters)} MiB",

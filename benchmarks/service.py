@@ -74,6 +74,11 @@ class Service:
         self._child = child
 
     @property
+    def child(self) -> Child:
+        """The api process."""
+        return self._child
+
+    @property
     def resident_bytes(self) -> int:
         """Memory of the api process that is in use."""
         return self._child.resident_bytes
@@ -158,23 +163,33 @@ class Service:
 async def open_service(folder: Path) -> AsyncIterator[Service]:
     """PostgreSQL, nats-server and ``python -m api``, their data in ``folder``, an empty one."""
     ports = Ports(folder / "ports.json")
-    async with open_backing(folder, ports) as backing:
-        argv = (sys.executable, "-m", "api")
-        env = _environment(folder, ports, backing)
-        async with running(argv, env=env, log=folder / "api.log") as child, database(backing.rows):
-            queue = await Queue.connect_when_there(backing.broker, name="benchmark")
-            try:
-                await _ready(child, ports.of("api"))
-                yield Service(
-                    port=ports.of("api"),
-                    metrics_url=f"http://127.0.0.1:{ports.of('metrics')}/metrics",
-                    broker_url=f"http://127.0.0.1:{ports.of('nats http')}",
-                    queue=queue,
-                    child=child,
-                    env=env,
-                )
-            finally:
-                await queue.close()
+    async with (
+        open_backing(folder, ports) as backing,
+        database(backing.rows),
+        open_api(folder, ports, backing) as service,
+    ):
+        yield service
+
+
+@asynccontextmanager
+async def open_api(folder: Path, ports: Ports, backing: Backing) -> AsyncIterator[Service]:
+    """``python -m api`` on these servers, ready."""
+    argv = (sys.executable, "-m", "api")
+    env = _environment(folder, ports, backing)
+    async with running(argv, env=env, log=folder / "api.log") as child:
+        queue = await Queue.connect_when_there(backing.broker, name="benchmark")
+        try:
+            await _ready(child, ports.of("api"))
+            yield Service(
+                port=ports.of("api"),
+                metrics_url=f"http://127.0.0.1:{ports.of('metrics')}/metrics",
+                broker_url=f"http://127.0.0.1:{ports.of('nats http')}",
+                queue=queue,
+                child=child,
+                env=env,
+            )
+        finally:
+            await queue.close()
 
 
 def _environment(folder: Path, ports: Ports, backing: Backing) -> dict[str, str]:

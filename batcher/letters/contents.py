@@ -20,6 +20,9 @@ from core.repository.database import in_transaction
 VERIFICATION_LIFETIME: Final = timedelta(hours=24)
 RESET_LIFETIME: Final = timedelta(hours=1)
 
+_RESET_WELCOME = timedelta(days=1)
+"""Whoever asked for a new password longer ago would wonder who did."""
+
 _SUBJECTS: Final = {
     "address_taken": "You already have an account",
     "premium_started": "Your premium time has started",
@@ -95,9 +98,7 @@ class Author:
                     account, "Verify your e-mail address", TokenPurpose.VERIFY_EMAIL, VERIFICATION_LIFETIME
                 )
             case LetterKind.RESET_PASSWORD:
-                return await self._link(
-                    account, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME
-                )
+                return await self._reset(letter, account)
             case LetterKind.GENERATION_FINISHED | LetterKind.WINDOW_FINISHED:
                 return await self._pictures(await _told_of(letter, account), attach=attach)
             case LetterKind.PREMIUM_ENDS_SOON:
@@ -123,6 +124,11 @@ class Author:
         page = {TokenPurpose.VERIFY_EMAIL: "verify", TokenPurpose.RESET_PASSWORD: "reset-password"}[purpose]
         link = f"{self._public_url}/{page}?{urlencode({'token': token})}"
         return Contents(subject=subject, values={"link": link, "expires_at": expires_at})
+
+    async def _reset(self, letter: Letter, account: Account) -> Contents | None:
+        if letter.created_at < now() - _RESET_WELCOME:
+            return None
+        return await self._link(account, "Choose a new password", TokenPurpose.RESET_PASSWORD, RESET_LIFETIME)
 
     def _reminder(self, letter: Letter, account: Account) -> Contents | None:
         ends_at = datetime.fromisoformat(letter.parameters["ends_at"])

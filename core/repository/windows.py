@@ -1,7 +1,7 @@
 """Batch windows, each customer's part of them, and the window clock."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,6 +15,8 @@ from core.repository import generations
 from core.repository.database import in_transaction
 
 _CLOCK_ROW = 1
+_AT_ONCE: Final = 2000
+"""Generations in one statement, which has to end within a connection's patience on a busy server too."""
 
 # Lists go as arrays: with a parameter for each value, each length would be a statement of its own, which
 # every connection keeps prepared.
@@ -26,7 +28,11 @@ _ASSIGN: Final = """
     )
     INSERT INTO window_account (id, window_id, account_id, open_jobs)
     SELECT gen_random_uuid(), $1, account_id, count(*) FROM assigned GROUP BY account_id
-    RETURNING open_jobs
+    ON CONFLICT (window_id, account_id)
+    DO UPDATE SET open_jobs = window_account.open_jobs + excluded.open_jobs
+"""
+_COUNT: Final = """
+    SELECT count(*) AS customers, coalesce(sum(open_jobs), 0) AS jobs FROM window_account WHERE window_id = $1
 """
 _UNASSIGNED: Final = """
     SELECT id FROM generation WHERE id = ANY($1::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
@@ -92,9 +98,11 @@ async def assign(window: Window, generation_ids: Sequence[UUID], *, put_off: int
         generation_ids: what to put there.
         put_off: how many others wait that are left to the next window, for the record.
     """
-    parts = await connections.get("default").execute_query_dict(_ASSIGN, [window.id, list(generation_ids)])
-    jobs = sum(part["open_jobs"] for part in parts)
-    window.jobs, window.customers, window.put_off = jobs, len(parts), put_off
+    connection = connections.get("default")
+    for some in _in_parts(generation_ids):
+        await connection.execute_query(_ASSIGN, [window.id, some])
+    [found] = await connection.execute_query_dict(_COUNT, [window.id])
+    window.jobs, window.customers, window.put_off = int(found["jobs"]), found["customers"], put_off
     window.state = WindowState.RELEASING
     await window.save(update_fields=["jobs", "customers", "put_off", "state"])
 
@@ -103,7 +111,8 @@ async def waiting(generation_ids: Sequence[UUID]) -> list[Generation]:
     """Those of the generations that still wait for a window."""
     return [
         row
-        for row in await generations.by_ids(generation_ids)
+        for some in _in_parts(generation_ids)
+        for row in await generations.by_ids(some)
         if row.state is GenerationState.QUEUED and row.window_id is None
     ]
 
@@ -202,6 +211,11 @@ async def find(window_id: UUID) -> Window | None:
 async def recent(*, limit: int) -> list[Window]:
     """The newest windows."""
     return await Window.all().order_by("-tick_at").limit(limit)
+
+
+def _in_parts(generation_ids: Sequence[UUID]) -> Iterator[list[UUID]]:
+    for start in range(0, len(generation_ids), _AT_ONCE):
+        yield list(generation_ids[start : start + _AT_ONCE])
 
 
 async def _finish_if_empty(window: Window, *, at: datetime) -> Window | None:

@@ -480,6 +480,20 @@ async def test_a_link_that_is_sent_again_replaces_the_one_before(
     assert await EmailToken.filter(account_id=account.id).count() == 1
 
 
+async def test_after_a_week_without_a_mail_server_links_still_come_but_none_to_a_new_password(
+    new_account: NewAccount, new_postman: Callable[..., Postman], delivered: Delivered
+) -> None:
+    account = await new_account()
+    for kind in (LetterKind.VERIFY_EMAIL, LetterKind.RESET_PASSWORD):
+        await write_letter(account.id, kind)
+    await Letter.all().update(created_at=now() - timedelta(days=7))
+    await send_all(new_postman())
+    [letter] = delivered()
+    assert letter["X-Darkroom-Letter"] == "verify_email"
+    [row] = await Letter.all()
+    assert (row.kind, row.state) == (LetterKind.VERIFY_EMAIL, LetterState.SENT)
+
+
 async def test_premium_time_is_confirmed_with_its_end(
     new_account: NewAccount, postman: Postman, delivered: Delivered
 ) -> None:

@@ -17,7 +17,9 @@ PACE = Pace(workers=2, slots=4, seconds=0.02)
 
 def plan(**changes: int) -> Plan:
     usual = {"windows": 2, "window_seconds": 2, "customers": 10, "jobs": 20}
-    return Plan(**{**usual, **changes}, rushes=(1,), rush_customers=2, rush_jobs=5, pace=PACE)
+    return Plan(
+        **{**usual, **changes}, rushes=(1,), rush_customers=2, rush_jobs=5, pace=PACE, premium_seconds=None
+    )
 
 
 def at(second: float) -> datetime:

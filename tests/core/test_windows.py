@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import pytest
+
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.models import Account, Generation, Window, WindowAccount, WindowState
@@ -32,6 +34,19 @@ async def close(
         await Generation.filter(id=generation.id).update(state=state, error=error)
         closing = await windows.close_job(window_id=window.id, account_id=generation.account_id, at=now())
     return closing.customer
+
+
+async def test_a_window_that_is_filled_in_several_statements_counts_each_customer_once(
+    new_account: NewAccount, new_generation: NewGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.repository.windows._AT_ONCE", 2)
+    accounts = [await new_account(), await new_account()]
+    rows = [await new_generation(accounts[number % 2]) for number in range(5)]
+    assert {row.id for row in await windows.waiting([row.id for row in rows])} == {row.id for row in rows}
+    window = await opened(*rows)
+    assert (window.jobs, window.customers) == (5, 2)
+    parts = await WindowAccount.filter(window_id=window.id).order_by("open_jobs")
+    assert [part.open_jobs for part in parts] == [2, 3]
 
 
 async def test_the_clock_has_one_row_that_is_replaced(database: object) -> None:

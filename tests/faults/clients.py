@@ -75,7 +75,10 @@ class Clients:
 
         async def one() -> None:
             while not stop.is_set():
-                await self._generate(self._request(next(turns)))
+                customer = next(turns)
+                by_mail = not customer.premium or self.rng.random() < self.mailed
+                delivery = Delivery.EMAIL if by_mail else Delivery.DOWNLOAD
+                await self.ask(customer, self._wish(), delivery=delivery)
                 await asyncio.sleep(pause)
 
         await asyncio.gather(*(one() for _ in range(at_a_time)))
@@ -108,13 +111,11 @@ class Clients:
         assert all(response.status_code == 200 for response in found)
         return [response.content for response in found]
 
-    def _request(self, customer: Customer) -> Asked:
+    def _wish(self) -> Parameters:
         rng = self.rng
-        key = f"key-{next(_numbers):06}"
         guided = rng.random() < _GUIDED
-        parameters = Parameters(
+        return Parameters(
             prompt=rng.choice(_PROMPTS),
-            negative_prompt=key,
             model=MODEL,
             width=64,
             height=64,
@@ -124,19 +125,13 @@ class Clients:
             count=rng.choice((1, 1, 1, 2)),
             scheduler=rng.choice((Scheduler.DDIM, Scheduler.EULER)),
         )
-        by_mail = not customer.premium or rng.random() < self.mailed
-        asked = Asked(
-            key=key,
-            email=customer.email,
-            parameters=parameters,
-            delivery=Delivery.EMAIL if by_mail else Delivery.DOWNLOAD,
-            generation=None,
-        )
-        self.journal[key] = asked
-        return asked
 
-    async def _generate(self, asked: Asked) -> None:
-        wanted = asked.parameters
+    async def ask(self, customer: Customer, wanted: Parameters, *, delivery: Delivery) -> str:
+        """Ask for this, marked by a negative prompt, until it is answered; returns its key in the journal."""
+        key = f"key-{next(_numbers):06}"
+        wanted = wanted.model_copy(update={"negative_prompt": key})
+        asked = Asked(key=key, email=customer.email, parameters=wanted, delivery=delivery, generation=None)
+        self.journal[key] = asked
         variables = {
             "input": {
                 "prompt": wanted.prompt,
@@ -159,9 +154,10 @@ class Clients:
                 assert result["__typename"] == "Generation", result
                 named = from_global_id(result["id"])
                 assert named is not None
-                self.journal[asked.key] = replace(asked, generation=str(named[1]))
-                return
+                self.journal[key] = replace(asked, generation=str(named[1]))
+                break
             await asyncio.sleep(_PAUSE)
+        return key
 
     async def _try(self, email: str, query: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         """The answer's data, or none: as good as no answer, so the same may be asked again."""

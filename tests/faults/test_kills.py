@@ -29,6 +29,7 @@ RECORDER = [
 POINTS = {
     "api": [Failpoint.JOB_BEFORE_PUBLISH, Failpoint.JOB_AFTER_PUBLISH, *RECORDER],
     "gpu_worker": [
+        Failpoint.TICK_BEFORE_STEP,
         Failpoint.PICTURE_BEFORE_UPLOAD,
         Failpoint.PICTURE_AFTER_UPLOAD,
         Failpoint.OUTCOME_BEFORE_PUBLISH,

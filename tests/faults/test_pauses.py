@@ -49,6 +49,32 @@ async def test_a_process_that_slept_past_every_wait_does_no_harm(
             run.numbers["pauses"] += 1
 
 
+@pytest.mark.parametrize("point", [Failpoint.TICK_BEFORE_STEP, Failpoint.OUTCOME_BEFORE_PUBLISH])
+async def test_a_worker_that_hangs_ends_itself_and_others_make_its_pictures(
+    service: Service, new_trial: NewTrial, point: Failpoint
+) -> None:
+    """The first is on the engine's thread, and the heartbeats go on; the other is on the event loop."""
+    node = service.replicas("gpu_worker")[1]
+    before = node.env
+    node.env = before | {"DARKROOM_WORKER_STALL_SECONDS": "5"}
+    try:
+        async with new_trial(service) as run:
+            for _ in range(2):
+                ends = len(_ends(node))
+                node.charges.append(f"{point}=hang:2")
+                await node.restart()
+                assert await run.until(lambda ends=ends: len(_ends(node)) > ends, seconds=90)
+                await node.until_ready()
+                run.numbers["workers that hung"] += 1
+    finally:
+        node.env = before
+        await node.restart()
+
+
+def _ends(node: Node) -> list[dict[str, str]]:
+    return node.lines("worker_stands_still")
+
+
 def _stopped(node: Node) -> bool:
     try:
         return Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
