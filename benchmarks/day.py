@@ -10,6 +10,7 @@ run meanwhile. The exit status is 1 when a figure misses its bar.
 
 import asyncio
 import random
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ class Plan:
         rush_customers: how many these are.
         rush_jobs: how many each of them asks for.
         pace: of the workers.
-        premium_seconds: from one premium picture to the next; none leaves premium out, with what serves it.
+        premium_seconds: between one premium picture and the next; none leaves premium out.
     """
 
     windows: int
@@ -177,8 +178,9 @@ class Day:
     async def _serve_premium(self, stop: asyncio.Event) -> list[Figure]:
         if self._premium is None or self._plan.premium_seconds is None:
             return []
-        served = await self._premium.run(every=self._plan.premium_seconds, stop=stop)
-        return [Figure(name="premium pictures, beside all this", value=served)]
+        waits = await self._premium.run(every=self._plan.premium_seconds, stop=stop)
+        usual = f"waited for {statistics.median(waits):.2f} s each, {max(waits):.2f} s at most"
+        return [Figure(name="premium pictures, beside all this", value=len(waits), note=usual)]
 
     def _resident_bytes(self) -> dict[str, int]:
         """Memory in use, of each process.

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,18 +48,22 @@ class PremiumDay:
         self._http = http
         self._customers = customers
 
-    async def run(self, *, every: float, stop: asyncio.Event) -> int:
-        """Ask for a picture every so many seconds until ``stop`` is set; returns how many came.
+    async def run(self, *, every: float, stop: asyncio.Event) -> list[float]:
+        """Ask for a picture, and so many seconds later for the next, until ``stop`` is set.
+
+        Returns:
+            For how many seconds each was waited for.
 
         Raises:
             BenchmarkError: one did not come.
         """
-        served = 0
+        waits: list[float] = []
         while not stop.is_set():
-            await self._serve(self._customers[served % len(self._customers)], seed=served)
-            served += 1
+            began = time.monotonic()
+            await self._serve(self._customers[len(waits) % len(self._customers)], seed=len(waits))
+            waits.append(time.monotonic() - began)
             await pause(stop, seconds=every)
-        return served
+        return waits
 
     async def _serve(self, customer: Customer, *, seed: int) -> None:
         asked = {"prompt": "a red house", "width": 64, "height": 64, "steps": 4, "seed": seed}
@@ -109,6 +114,8 @@ async def open_premium_day(folder: Path, ports: Ports, backing: Backing) -> Asyn
         "DARKROOM_WORKER_TIERS": '["PREMIUM"]',
         "DARKROOM_WEIGHTS_DIR": str(folder / "weights"),
         "DARKROOM_METRICS_PORT": str(port),
+        # The cores belong to the batch tier.
+        "OMP_NUM_THREADS": "1",
     }
     argv = (sys.executable, "-m", "gpu_worker")
     async with (

@@ -23,7 +23,7 @@ from benchmarks.processes import BenchmarkError, Child, running
 from core.accounts.tokens import AccessTokens
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
-from core.models import Account, Generation, SessionFamily
+from core.models import Account, Generation, RefreshToken, SessionFamily
 from core.queue import Queue
 from core.repository.database import database
 from core.settings import TokenSettings
@@ -121,6 +121,10 @@ class Service:
         await Account.bulk_create(accounts)
         families = [SessionFamily(account_id=account.id) for account in accounts]
         await SessionFamily.bulk_create(families)
+        # A session that cannot be refreshed counts as over, and a batcher sweeps it away.
+        await RefreshToken.bulk_create(
+            RefreshToken(hash=family.id.hex, family_id=family.id, expires_at=until) for family in families
+        )
         tokens = AccessTokens(_SECRETS)
         return [
             Customer(account, tokens.issue(account_id=account.id, session_id=family.id, now=now())[0])
