@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,10 @@ async def test_a_worker_that_hangs_ends_itself_and_others_make_its_pictures(
     try:
         async with new_trial(service) as run:
             for _ in range(2):
-                ends = len(_ends(node))
+                ends = _ends(node)
                 node.charges.append(f"{point}=hang:2")
                 await node.restart()
-                assert await run.until(lambda ends=ends: len(_ends(node)) > ends, seconds=90)
+                assert await run.until(partial(_ends_again, node, ends), seconds=90)
                 await node.until_ready()
                 run.numbers["workers that hung"] += 1
     finally:
@@ -71,8 +72,12 @@ async def test_a_worker_that_hangs_ends_itself_and_others_make_its_pictures(
         await node.restart()
 
 
-def _ends(node: Node) -> list[dict[str, str]]:
-    return node.lines("worker_stands_still")
+def _ends(node: Node) -> int:
+    return len(node.lines("worker_stands_still"))
+
+
+def _ends_again(node: Node, before: int) -> bool:
+    return _ends(node) > before
 
 
 def _stopped(node: Node) -> bool:

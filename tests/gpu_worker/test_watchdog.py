@@ -169,12 +169,11 @@ async def test_a_worker_that_beats_and_hangs_ends_for_the_part_that_does(
         engine=own_engine,
         device="cpu",
     )
-    dog = Watchdog(
-        worker.parts,
-        patience=PATIENCE,
-        every=PATIENCE / 10,
-        end=lambda which, _: loop.call_soon_threadsafe(ended.put_nowait, which),
-    )
+
+    def end(which: str, _: float) -> None:
+        loop.call_soon_threadsafe(ended.put_nowait, which)
+
+    dog = Watchdog(worker.parts, patience=PATIENCE, every=PATIENCE / 10, end=end)
     with dog.awake():
         running = asyncio.create_task(worker.run(stop=stop, hurry=hurry))
         if part != "premium fetches":
