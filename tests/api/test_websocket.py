@@ -345,21 +345,28 @@ async def test_an_account_is_seen_as_it_is_now_and_not_as_it_was_when_the_socket
         assert (await receive(socket))["payload"]["data"] == {"me": {"email": "renamed@example.org"}}
 
 
-async def test_one_statement_looks_at_the_sessions_of_all_sockets(
-    premium: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
+class TestWithoutItsOwnRounds:
+    """Sessions are looked at when the test says so, and at no other time."""
 
-    async def counted(family_ids: Collection[UUID]) -> set[UUID]:
-        asked.append(len(family_ids))
-        return await ended_sessions(family_ids)
+    @pytest.fixture
+    def websocket_settings(self) -> WebSocketSettings:
+        return WebSocketSettings(session_check_seconds=3600)
 
-    monkeypatch.setattr("core.repository.accounts.ended_sessions", counted)
-    other = await premium.signed_in("premium@example.org")
-    async with signed_in(premium), signed_in(premium), signed_in(other):
-        asked.clear()
-        await parts.connections.check()
-        assert asked == [2]
+    async def test_one_statement_looks_at_the_sessions_of_all_sockets(
+        self, premium: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        async def counted(family_ids: Collection[UUID]) -> set[UUID]:
+            asked.append(len(family_ids))
+            return await ended_sessions(family_ids)
+
+        monkeypatch.setattr("core.repository.accounts.ended_sessions", counted)
+        other = await premium.signed_in("premium@example.org")
+        async with signed_in(premium), signed_in(premium), signed_in(other):
+            asked.clear()
+            await parts.connections.check()
+            assert asked == [2]
 
 
 async def test_the_sessions_of_thousands_are_looked_at_at_once(new_account: Any) -> None:
