@@ -259,10 +259,6 @@ class Queue:
                     raise
                 return None
 
-    async def holds_job(self, lane: Lane, job_id: UUID) -> bool:
-        """Whether the lane holds the job, waiting or in flight."""
-        return await self.position_of(lane, job_id) is not None
-
     async def last_stored(self, stream: str) -> int:
         """The sequence of the newest message that a stream has stored."""
         async with self._translated():

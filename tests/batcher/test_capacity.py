@@ -191,4 +191,4 @@ async def test_a_window_for_which_there_is_no_time_at_all_is_not_opened(
 
     assert await Window.all().count() == 1
     assert (await Generation.get(id=waiting.id)).window_id is None
-    assert await queue.holds_job(Lane.NORMAL, waiting.id)
+    assert await queue.position_of(Lane.NORMAL, waiting.id)

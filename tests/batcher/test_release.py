@@ -223,7 +223,7 @@ async def test_a_beat_that_comes_again_releases_nothing_twice(queue: Queue, acce
     assert window.jobs == 5
     # The job that came after the window was closed waits for the next.
     assert await windows.unassigned([generation.id for generation in late]) == {late[0].id}
-    assert await queue.holds_job(Lane.NORMAL, late[0].id)
+    assert await queue.position_of(Lane.NORMAL, late[0].id)
 
 
 async def test_a_crash_after_the_window_was_decided_goes_on_from_the_database(

@@ -362,7 +362,7 @@ async def test_of_a_deleted_account_nothing_is_left_but_an_anonymous_purchase(
 
     assert [key.split("/")[1] for key in objects()] == [str(neighbour.id)]
     for lane, generation in ((Lane.NORMAL, waiting), (Lane.PREMIUM, running)):
-        assert not await queue.holds_job(lane, generation.id)
+        assert not await queue.position_of(lane, generation.id)
     assert [account.email for account in await Account.all()] == ["stays@example.org"]
     text = await everything()
     assert PROMPT not in text
@@ -437,7 +437,7 @@ async def test_a_deletion_goes_on_after_a_death_at_any_step(
     await work_off(retention)
 
     assert not await Account.all().exists()
-    assert not await queue.holds_job(Lane.NORMAL, waiting.id)
+    assert not await queue.position_of(Lane.NORMAL, waiting.id)
     assert objects() == []
 
 

@@ -206,7 +206,7 @@ async def test_an_operator_looks_at_what_died_and_has_it_made_again_once(
     assert f"Retried as {made.id}." in retried.stdout
     assert (made.account_id, made.tier, made.seed) == (account.id, Tier.PREMIUM, 7)
     assert (made.state, made.attempts, made.idempotency_key) == (GenerationState.QUEUED, 0, None)
-    assert await queue.holds_job(Lane.PREMIUM, made.id)
+    assert await queue.position_of(Lane.PREMIUM, made.id)
     assert (await Generation.get(id=dead.id)).state is GenerationState.FAILED
     assert f"retried as {made.id}" in darkroom(environment, "job", "list", "--dead").stdout
 

@@ -62,7 +62,7 @@ async def test_a_premium_job_that_no_lane_holds_is_published_again(
 ) -> None:
     generation = await published(tier=Tier.PREMIUM, state=state)
     await lost_jobs.look()
-    assert not await queue.holds_job(Lane.PREMIUM, generation.id)
+    assert not await queue.position_of(Lane.PREMIUM, generation.id)
     await lost_jobs.look()
     [message] = await queue.consumer(topology.PREMIUM_JOBS).fetch(1)
     assert Job.decode(message.data) == job_of(generation)
@@ -78,7 +78,7 @@ async def test_a_waiting_normal_job_comes_back_to_its_own_lane(
 ) -> None:
     generation = await published()
     await look_twice(lost_jobs)
-    assert await queue.holds_job(Lane.NORMAL, generation.id)
+    assert await queue.position_of(Lane.NORMAL, generation.id)
 
 
 async def test_a_released_job_comes_back_with_its_windows_deadline(
@@ -89,7 +89,7 @@ async def test_a_released_job_comes_back_with_its_windows_deadline(
     [message] = await queue.consumer(topology.BATCH_JOBS).fetch(1)
     window = await Window.get()
     assert Job.decode(message.data) == job_of(generation, deadline=window.deadline)
-    assert not await queue.holds_job(Lane.NORMAL, generation.id)
+    assert not await queue.position_of(Lane.NORMAL, generation.id)
 
 
 async def test_what_is_held_being_released_unpublished_or_over_is_left_alone(
@@ -121,10 +121,10 @@ async def test_a_job_that_a_worker_says_it_holds_is_not_lost(
     generation = await published(tier=Tier.PREMIUM, state=RUNNING)
     await new_worker(jobs=(generation.id,))
     await look_twice(lost_jobs)
-    assert not await queue.holds_job(Lane.PREMIUM, generation.id)
+    assert not await queue.position_of(Lane.PREMIUM, generation.id)
     await queue.remove_heartbeat("w1")
     await look_twice(lost_jobs)
-    assert await queue.holds_job(Lane.PREMIUM, generation.id)
+    assert await queue.position_of(Lane.PREMIUM, generation.id)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ async def test_a_job_whose_result_waits_to_be_recorded_is_not_lost(
         await lost_jobs.look()
     [result] = await queue.consumer(spec).fetch(1)
     await lost_jobs.look()
-    assert not await queue.holds_job(lane, generation.id)
+    assert not await queue.position_of(lane, generation.id)
     # It is thrown away unrecorded: now the job is lost.
     await result.ack()
     await lost_jobs.look()
-    assert await queue.holds_job(lane, generation.id)
+    assert await queue.position_of(lane, generation.id)
 
 
 async def test_a_job_that_was_canceled_between_the_looks_stays_away(
@@ -170,7 +170,7 @@ async def test_a_job_that_was_canceled_between_the_looks_stays_away(
     await lost_jobs.look()
     await Recorder(queue=queue).finish(generation.id, GenerationState.CANCELED, at=now())
     await lost_jobs.look()
-    assert not await queue.holds_job(Lane.PREMIUM, generation.id)
+    assert not await queue.position_of(Lane.PREMIUM, generation.id)
 
 
 async def test_young_jobs_are_not_looked_for(queue: Queue, published: NewGeneration) -> None:
@@ -210,7 +210,7 @@ async def test_a_job_that_was_delivered_too_often_dies_although_no_advisory_came
     await lost_jobs.look()
     row = await Generation.get(id=poisoned.id)
     assert (row.state, row.cause) == (FAILED, "delivered 5 times, and no worker reported an end")
-    assert not await queue.holds_job(Lane.PREMIUM, poisoned.id)
+    assert not await queue.position_of(Lane.PREMIUM, poisoned.id)
     assert await Generation.filter(id=waiting.id, state=QUEUED, losses=0).exists()
 
 
@@ -247,8 +247,8 @@ async def test_all_streams_deleted_at_once_come_back_with_schedule_and_jobs(
     finally:
         stop.set()
         await running
-    assert await queue.holds_job(Lane.PREMIUM, premium.id)
-    assert await queue.holds_job(Lane.NORMAL, normal.id)
+    assert await queue.position_of(Lane.PREMIUM, premium.id)
+    assert await queue.position_of(Lane.NORMAL, normal.id)
     schedule = await queue._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
     assert (schedule.headers or {})["Nats-Schedule"] == "@every 1h"
     assert await queue.workers() == []

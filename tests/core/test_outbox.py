@@ -50,7 +50,7 @@ async def test_a_job_that_its_window_released_goes_back_to_the_workers(
 
     await JobOutbox(queue=queue).publish(generation)
 
-    assert await queue.holds_job(Lane.BATCH, generation.id)
+    assert await queue.position_of(Lane.BATCH, generation.id)
 
 
 async def test_without_a_broker_a_job_is_left_to_the_relay(
@@ -71,7 +71,7 @@ async def test_without_a_broker_a_job_is_left_to_the_relay(
         await JobOutbox(queue=lost).relay()
     assert (await Generation.get()).published_at is None
     assert await JobOutbox(queue=queue).relay() == 1
-    assert await queue.holds_job(Lane.NORMAL, generation.id)
+    assert await queue.position_of(Lane.NORMAL, generation.id)
     assert (await Generation.get()).published_at is not None
     assert await JobOutbox(queue=queue).relay() == 0
 
@@ -124,7 +124,7 @@ async def test_a_running_relay_publishes_and_stops_when_told(
     relaying = asyncio.create_task(JobOutbox(queue=queue).run(stop=stop))
 
     async with asyncio.timeout(5):
-        while not await queue.holds_job(Lane.NORMAL, generation.id):  # noqa: ASYNC110 - the broker has no event
+        while not await queue.position_of(Lane.NORMAL, generation.id):  # noqa: ASYNC110 - the broker has no event
             await asyncio.sleep(0.02)
 
     stop.set()

@@ -22,9 +22,9 @@ async def test_a_second_publish_is_refused_while_the_first_is_queued_or_in_fligh
     consumer = queue.consumer(PREMIUM_JOBS)
     [delivery] = await consumer.fetch(5, wait=2)
     assert not await queue.publish_job(Lane.PREMIUM, sent)
-    assert await queue.holds_job(Lane.PREMIUM, sent.id)
+    assert await queue.position_of(Lane.PREMIUM, sent.id)
     await delivery.ack()
-    assert not await queue.holds_job(Lane.PREMIUM, sent.id)
+    assert not await queue.position_of(Lane.PREMIUM, sent.id)
     assert await queue.publish_job(Lane.PREMIUM, sent)
 
 

@@ -93,7 +93,7 @@ async def test_what_is_open_after_its_windows_deadline_is_failed_and_the_letter_
         assert (row.state, row.error) == (FAILED, OVERDUE)
     assert (await Generation.get(id=done.id)).state is SUCCEEDED
     assert (await Generation.get(id=canceled.id)).state is GenerationState.CANCELED
-    assert not await queue.holds_job(Lane.BATCH, queued.id)
+    assert not await queue.position_of(Lane.BATCH, queued.id)
     [letter] = await Letter.all()
     assert (letter.kind, letter.parameters) == (LetterKind.WINDOW_FINISHED, {"window_id": str(window.id)})
     assert (await Window.get()).state is WindowState.FINISHED
@@ -126,7 +126,7 @@ async def test_a_premium_job_that_was_delivered_too_often_is_failed(
         failed = await until_failed(generation.id)
 
     assert failed.error == "The pictures could not be made after 5 attempts. Please ask for them again."
-    assert not await queue.holds_job(Lane.PREMIUM, generation.id)
+    assert not await queue.position_of(Lane.PREMIUM, generation.id)
     assert [letter.kind for letter in await Letter.all()] == [LetterKind.GENERATION_FINISHED]
 
 
@@ -157,7 +157,7 @@ async def test_a_recorded_success_stands_although_its_message_was_delivered_too_
     async with running(reconciler):
         await exhaust(queue, topology.PREMIUM_JOBS)
         async with asyncio.timeout(8):
-            while await queue.holds_job(Lane.PREMIUM, generation.id):  # noqa: ASYNC110 - no event for it
+            while await queue.position_of(Lane.PREMIUM, generation.id):  # noqa: ASYNC110 - no event for it
                 await asyncio.sleep(0.02)
 
     row = await Generation.get()

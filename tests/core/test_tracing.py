@@ -167,4 +167,4 @@ async def test_what_is_published_in_no_trace_has_no_header(
     await outbox.mark()
     [delivery] = await queue.consumer(NORMAL_JOBS).fetch(1)
     assert delivery.headers == {}
-    assert await queue.holds_job(Lane.NORMAL, generation.id)
+    assert await queue.position_of(Lane.NORMAL, generation.id)

@@ -83,7 +83,7 @@ async def test_a_job_becomes_stored_pictures_and_a_report(
         with Image.open(io.BytesIO(data)) as picture:
             assert picture.size == (64, 64)
         assert read_parameters(data)["prompt"] == "a red house"
-    assert not await queue.holds_job(Lane.PREMIUM, sent.id)
+    assert not await queue.position_of(Lane.PREMIUM, sent.id)
 
 
 async def test_batch_jobs_report_to_the_recorder_of_their_tier(worker: Worker, queue: Queue) -> None:
@@ -109,7 +109,7 @@ async def test_a_worker_of_the_batch_tier_leaves_premium_to_others_and_says_so(
     stop.set()
     await asyncio.wait_for(running, 30)
     assert (outcome.id, beat.tiers) == (normal.id, (Tier.NORMAL,))
-    assert await queue.holds_job(Lane.PREMIUM, premium.id)
+    assert await queue.position_of(Lane.PREMIUM, premium.id)
 
 
 async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
@@ -163,7 +163,7 @@ async def test_a_broken_job_does_not_take_its_batch_down(
     assert "out of luck" not in (ends[bad.id].reason or "")
     assert ends[bad.id].cause == "RuntimeError('out of luck')"
     assert ends[good.id].cause is None
-    assert not await queue.holds_job(Lane.PREMIUM, bad.id)
+    assert not await queue.position_of(Lane.PREMIUM, bad.id)
 
 
 async def test_a_job_that_cannot_be_read_ends_in_a_stated_failure(worker: Worker, queue: Queue) -> None:
@@ -173,7 +173,7 @@ async def test_a_job_that_cannot_be_read_ends_in_a_stated_failure(worker: Worker
     assert isinstance(outcome, Outcome)
     assert (outcome.id, outcome.state) == (unreadable, GenerationState.FAILED)
     assert outcome.cause == "the job's message cannot be read"
-    assert not await queue.holds_job(Lane.PREMIUM, unreadable)
+    assert not await queue.position_of(Lane.PREMIUM, unreadable)
 
 
 async def test_a_job_of_nobody_is_thrown_away_and_the_worker_goes_on(worker: Worker, queue: Queue) -> None:
@@ -275,7 +275,7 @@ async def test_a_worker_that_must_leave_hands_its_job_back(
     stop.set()
     await asyncio.wait_for(running, 30)
     await silence()
-    assert await queue.holds_job(Lane.PREMIUM, sent.id)
+    assert await queue.position_of(Lane.PREMIUM, sent.id)
 
 
 async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
@@ -288,12 +288,12 @@ async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
     await asyncio.wait_for(heard.wait(), 20)
     await queue.publish_control(Control(id=gone.id, action="cancel"))
     for _ in range(100):
-        if not await queue.holds_job(Lane.PREMIUM, gone.id) and not engine._slots:
+        if not await queue.position_of(Lane.PREMIUM, gone.id) and not engine._slots:
             break
         await asyncio.sleep(0.05)
     await silence()
     assert not engine._slots
-    assert not await queue.holds_job(Lane.PREMIUM, gone.id)
+    assert not await queue.position_of(Lane.PREMIUM, gone.id)
     sent = job()
     await queue.publish_job(Lane.PREMIUM, sent)
     reports = await results(queue, PREMIUM_RESULTS, 3)
@@ -312,4 +312,4 @@ async def test_a_premium_job_overtakes_a_batch_job_under_way(worker: Worker, que
     await silence()
     assert isinstance(done, Outcome)
     assert done.state is GenerationState.SUCCEEDED
-    assert await queue.holds_job(Lane.BATCH, slow.id)
+    assert await queue.position_of(Lane.BATCH, slow.id)

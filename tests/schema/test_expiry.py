@@ -63,7 +63,7 @@ async def test_its_job_stays_in_the_premium_lane(premium: Client, queue: Queue) 
     assert message.subject == Lane.PREMIUM.subject(key)
     # By this the worker decides where to report, and so who records.
     assert Job.decode(message.data).tier is Tier.PREMIUM
-    assert not await queue.holds_job(Lane.NORMAL, key)
+    assert not await queue.position_of(Lane.NORMAL, key)
 
 
 async def test_its_job_goes_to_the_premium_lane_when_a_relay_publishes_it_afterwards(
@@ -77,8 +77,8 @@ async def test_its_job_goes_to_the_premium_lane_when_a_relay_publishes_it_afterw
     await Generation.all().update(published_at=None, created_at=created_at)
     await expire(premium)
     assert await parts.outbox.relay() == 1
-    assert await queue.holds_job(Lane.PREMIUM, key)
-    assert not await queue.holds_job(Lane.NORMAL, key)
+    assert await queue.position_of(Lane.PREMIUM, key)
+    assert not await queue.position_of(Lane.NORMAL, key)
 
 
 @pytest.mark.parametrize("finished_first", [True, False])
