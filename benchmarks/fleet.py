@@ -9,72 +9,19 @@ import math
 import random
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any, Final
 
 import simpy
+
+from benchmarks.jobs import Job, Lane, Outcome
+from benchmarks.pace import Pace
 
 _Process = Generator[simpy.Event, Any, None]
 
 HOUR: Final = 3600.0
 RETURN_SECONDS: Final = 15.0
 """After which the broker gives a dead worker's jobs to another one: ``DARKROOM_NATS_ACK_WAIT_SECONDS``."""
-
-
-class Lane(StrEnum):
-    """Whose jobs."""
-
-    PREMIUM = "premium"
-    BATCH = "batch"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What was measured of one worker, for pictures that are all alike.
-
-    Attributes:
-        ticks: seconds of one step, by how many pictures take it together.
-        steps: of a picture.
-        slots: pictures that can take a step together.
-        aside: seconds for which embedding and decoding one picture keep the device from ticks.
-        before: seconds from acceptance until a job is with an idle worker, ready for its first step.
-        after: seconds from a picture's decoding to its recorded end.
-    """
-
-    ticks: Mapping[int, float]
-    steps: int
-    slots: int
-    aside: float = 0.0
-    before: float = 0.0
-    after: float = 0.0
-
-    def tick(self, pictures: int) -> float:
-        """Seconds of one step of so many pictures; between measured sizes on a straight line."""
-        if pictures in self.ticks:
-            return self.ticks[pictures]
-        sizes = sorted(self.ticks)
-        above = next((size for size in sizes if size > pictures), sizes[-1])
-        below = max((size for size in sizes if size < pictures), default=0)
-        if above < pictures:
-            return self.ticks[above] * pictures / above
-        low = self.ticks.get(below, 0.0)
-        return low + (self.ticks[above] - low) * (pictures - below) / (above - below)
-
-    def times(self, factor: float) -> "Pace":
-        """The same worker on a machine that is slower by a factor."""
-        return replace(
-            self,
-            ticks={size: factor * tick for size, tick in self.ticks.items()},
-            aside=factor * self.aside,
-            before=factor * self.before,
-            after=factor * self.after,
-        )
-
-    @property
-    def pictures_per_second(self) -> float:
-        """Of a worker that is never short of work."""
-        return self.slots / (self.steps * self.tick(self.slots) + self.slots * self.aside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,46 +45,6 @@ class Pool:
     cooldown: float = 300.0
     cold_start: float = 180.0
     losses_per_hour: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One picture, and what became of it; times are moments of the simulation."""
-
-    lane: Lane
-    accepted: float
-    left: int
-    began: float = math.nan
-    ended: float = math.nan
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        jobs: all that were accepted, in order of acceptance.
-        windows: how long each window with jobs took.
-        worker_seconds: by lane of the pool, starting included.
-        most_workers: at one time, by lane of the pool.
-        losses: workers that were taken away.
-        busy: seconds for which workers took steps, and embedded and decoded between them.
-    """
-
-    jobs: list[Job] = field(default_factory=list)
-    windows: list[float] = field(default_factory=list)
-    worker_seconds: dict[Lane, float] = field(default_factory=lambda: dict.fromkeys(Lane, 0.0))
-    most_workers: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    losses: int = 0
-    busy: float = 0.0
-
-    def starts(self, lane: Lane) -> list[float]:
-        """Seconds from acceptance to the end of the first step."""
-        return [job.began - job.accepted for job in self.jobs if job.lane is lane]
-
-    def latencies(self, lane: Lane) -> list[float]:
-        """Seconds from acceptance to the recorded end."""
-        return [job.ended - job.accepted for job in self.jobs if job.lane is lane]
 
 
 class Fleet:

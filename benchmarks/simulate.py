@@ -18,7 +18,9 @@ from typing import Final
 
 from benchmarks.arrivals import DAY, daily_arrivals, percentile
 from benchmarks.command import parser, planned, run
-from benchmarks.fleet import HOUR, Fleet, Lane, Outcome, Pace, Pool
+from benchmarks.fleet import HOUR, Fleet, Pool
+from benchmarks.jobs import Lane, Outcome
+from benchmarks.pace import Pace
 from benchmarks.report import Figure, Report, tell
 from benchmarks.validation import FULL, QUICK, measure
 

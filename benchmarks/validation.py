@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.arrivals import percentile, poisson_arrivals
-from benchmarks.fleet import Fleet, Lane, Outcome, Pace, Pool
+from benchmarks.fleet import Fleet, Pool
+from benchmarks.jobs import Lane, Outcome
 from benchmarks.one_machine import OneMachine, Served, open_one_machine
+from benchmarks.pace import Pace
 from benchmarks.report import Figure, at_most, tell
 
 SLOTS: Final = 8

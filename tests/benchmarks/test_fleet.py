@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.arrivals import DAY, daily_arrivals, poisson_arrivals
-from benchmarks.fleet import RETURN_SECONDS, Fleet, Lane, Pace, Pool
+from benchmarks.fleet import RETURN_SECONDS, Fleet, Pool
+from benchmarks.jobs import Lane
 from benchmarks.one_machine import Served
+from benchmarks.pace import Pace
 from benchmarks.simulate import PACES, Market, Operation, day, warm_minimum
 from benchmarks.validation import at_own_speed, pace_of
 
