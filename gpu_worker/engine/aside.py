@@ -3,8 +3,9 @@
 import itertools
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -12,8 +13,11 @@ _Result = TypeVar("_Result")
 _Task = Callable[[], None]
 
 
-class Aside(Protocol):
+class Aside(ABC):
     """Does what it is given: premium's first, of either tier what ticks wait for, and otherwise in order."""
+
+    def __init__(self) -> None:
+        self._tasks = _Tasks()
 
     def submit(
         self,
@@ -33,11 +37,19 @@ class Aside(Protocol):
             feeds: whether a slot is filled with what comes of it, which is not to stand empty until the tick
                 under way has ended and pictures of others are decoded.
         """
+        work = self._in_order(work, feeds=feeds)
+        self._tasks.put(lambda: then(_outcome(work)), premium=premium, feeds=feeds)
+
+    @abstractmethod
+    def _in_order(self, work: Callable[[], _Result], *, feeds: bool) -> Callable[[], _Result]:
+        """``work``, so that it sees what it has to and the device has finished what it returns."""
 
     @property
+    @abstractmethod
     def waiting(self) -> bool:
         """Whether there is something to do for which it needs the engine's thread."""
 
+    @abstractmethod
     def between_ticks(self, hurry: Callable[[], bool]) -> None:
         """Give it the engine's thread for as long as it needs it.
 
@@ -46,25 +58,17 @@ class Aside(Protocol):
         """
 
 
-class Beside:
+class Beside(Aside):
     """For CUDA: a thread and a stream of its own, whose kernels fill what the ticks leave free."""
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         # What is nearly done is done first.
         self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call] # torch has no annotations
-        self._tasks = _Tasks()
         self._thread = threading.Thread(target=self._serve, name="engine-aside", daemon=True)
         self._thread.start()
 
-    def submit(
-        self,
-        work: Callable[[], _Result],
-        then: Callable[[_Result | Exception], None],
-        *,
-        premium: bool,
-        feeds: bool = False,
-    ) -> None:
-        """See :class:`Aside`."""
+    def _in_order(self, work: Callable[[], _Result], *, feeds: bool) -> Callable[[], _Result]:
         launched = torch.cuda.Event()  # type: ignore[no-untyped-call] # as above
         launched.record()
 
@@ -75,7 +79,7 @@ class Beside:
             self._stream.synchronize()
             return result
 
-        self._tasks.put(lambda: then(_outcome(in_order)), premium=premium, feeds=feeds)
+        return in_order
 
     @property
     def waiting(self) -> bool:
@@ -91,7 +95,7 @@ class Beside:
                 self._tasks.get()()
 
 
-class Between:
+class Between(Aside):
     """For the CPU: done between ticks, on their thread.
 
     A second thread would compute on the same cores. And once two threads have more OpenMP threads together
@@ -99,19 +103,8 @@ class Between:
     bundled model then takes 158 ms in place of 112 on two cores.
     """
 
-    def __init__(self) -> None:
-        self._tasks = _Tasks()
-
-    def submit(
-        self,
-        work: Callable[[], _Result],
-        then: Callable[[_Result | Exception], None],
-        *,
-        premium: bool,
-        feeds: bool = False,
-    ) -> None:
-        """See :class:`Aside`."""
-        self._tasks.put(lambda: then(_outcome(work)), premium=premium, feeds=feeds)
+    def _in_order(self, work: Callable[[], _Result], *, feeds: bool) -> Callable[[], _Result]:  # noqa: ARG002 - in order it is
+        return work
 
     @property
     def waiting(self) -> bool:
