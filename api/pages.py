@@ -1,6 +1,5 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -43,33 +42,59 @@ ReminderService = Annotated[Reminders, Depends(_reminders)]
 def pages_router() -> APIRouter:
     """The pages. A GET only shows them, so that a mail scanner which follows links uses nothing up."""
     router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
-    templates = Jinja2Templates(
-        env=Environment(
-            loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
-        )
-    )
+    pages = _Pages()
+    _add_verifying(router, pages)
+    _add_resetting(router, pages)
+    _add_paying(router, pages)
+    _add_unsubscribing(router, pages)
+    return router
 
-    def page(request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
-        return templates.TemplateResponse(
+
+class _Pages:
+    """The templates."""
+
+    def __init__(self) -> None:
+        self._templates = Jinja2Templates(
+            env=Environment(
+                loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
+            )
+        )
+
+    def show(self, request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
+        return self._templates.TemplateResponse(
             request, f"{name}.html", values, status_code=status, headers=_HEADERS
         )
 
+    def say(self, request: Request, title: str, message: str, *, status: int = 200) -> HTMLResponse:
+        return self.show(request, "message", status=status, title=title, message=message)
+
+    def refuse(self, request: Request, error: ClientError) -> HTMLResponse:
+        return self.say(request, "That did not work", str(error), status=400)
+
+
+def _add_verifying(router: APIRouter, pages: _Pages) -> None:
     @router.get("/verify")
     async def show_verify(request: Request, token: Token) -> HTMLResponse:
-        return page(request, "verify", token=token)
+        return pages.show(request, "verify", token=token)
 
     @router.post("/verify")
     async def verify(request: Request, token: FormToken, registration: Service) -> HTMLResponse:
         try:
             account = await registration.verify_email(token)
         except ClientError as error:
-            return page(request, "message", status=400, title="That did not work", message=str(error))
+            return pages.refuse(request, error)
         message = f"{account.email} is verified. You can sign in now."
-        return page(request, "message", title="Welcome to Darkroom", message=message)
+        return pages.say(request, "Welcome to Darkroom", message)
+
+
+def _add_resetting(router: APIRouter, pages: _Pages) -> None:
+    def ask(request: Request, token: str, *, problem: str | None = None, status: int = 200) -> HTMLResponse:
+        bounds = {"least": MIN_LENGTH, "most": MAX_LENGTH}
+        return pages.show(request, "reset_password", status=status, token=token, problem=problem, **bounds)
 
     @router.get("/reset-password")
     async def show_reset(request: Request, token: Token) -> HTMLResponse:
-        return page(request, "reset_password", token=token, problem=None, least=MIN_LENGTH, most=MAX_LENGTH)
+        return ask(request, token)
 
     @router.post("/reset-password")
     async def reset(
@@ -80,18 +105,12 @@ def pages_router() -> APIRouter:
                 token=token, password=password, address=client_address(request)
             )
         except ClientError as error:
-            return page(
-                request,
-                "reset_password",
-                status=400,
-                token=token,
-                problem=str(error),
-                least=MIN_LENGTH,
-                most=MAX_LENGTH,
-            )
+            return ask(request, token, problem=str(error), status=400)
         message = f"{account.email} has a new password, and every session was signed out."
-        return page(request, "message", title="Your password is changed", message=message)
+        return pages.say(request, "Your password is changed", message)
 
+
+def _add_paying(router: APIRouter, pages: _Pages) -> None:
     @router.get("/premium/thanks")
     async def thanks(request: Request) -> HTMLResponse:
         # Coming here proves nothing: the time is given when the payment is told by webhook.
@@ -99,25 +118,22 @@ def pages_router() -> APIRouter:
             "As soon as your payment is confirmed, your premium time is added and a letter says until when. "
             "With a card that takes moments, with a bank transfer or debit it can take days."
         )
-        return page(request, "message", title="Thank you", message=message)
+        return pages.say(request, "Thank you", message)
 
     @router.get("/premium/canceled")
     async def canceled(request: Request) -> HTMLResponse:
         message = "Nothing was paid. You can buy premium time whenever you like."
-        return page(request, "message", title="You did not pay", message=message)
-
-    _add_unsubscribing(router, page)
-    return router
+        return pages.say(request, "You did not pay", message)
 
 
-def _add_unsubscribing(router: APIRouter, page: Callable[..., HTMLResponse]) -> None:
+def _add_unsubscribing(router: APIRouter, pages: _Pages) -> None:
     @router.get("/unsubscribe")
     async def show_unsubscribe(request: Request, token: Token, reminders: ReminderService) -> HTMLResponse:
         try:
             reminders.read(token)
         except ClientError as error:
-            return page(request, "message", status=400, title="That did not work", message=str(error))
-        return page(request, "unsubscribe", token=token)
+            return pages.refuse(request, error)
+        return pages.show(request, "unsubscribe", token=token)
 
     # The token stays in the address: mail programs that unsubscribe by themselves (RFC 8058) send no form of
     # ours.
@@ -128,5 +144,5 @@ def _add_unsubscribing(router: APIRouter, page: Callable[..., HTMLResponse]) -> 
         try:
             await reminders.choose(reminders.read(token), wanted=wanted)
         except ClientError as error:
-            return page(request, "message", status=400, title="That did not work", message=str(error))
-        return page(request, "unsubscribed", token=token, wanted=wanted)
+            return pages.refuse(request, error)
+        return pages.show(request, "unsubscribed", token=token, wanted=wanted)
