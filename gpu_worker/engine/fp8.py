@@ -16,7 +16,8 @@ GREATEST: Final = 448.0
 NARROWEST: Final = 640
 """Channels of a row from which its product is faster than in half precision, its scaling included."""
 
-_LEAST: Final = 1e-12
+LEAST: Final = 1e-12
+"""A row whose numbers are all smaller is divided as if this were its largest."""
 
 
 class Scaled(NamedTuple):
@@ -74,5 +75,5 @@ def scale(tokens: torch.Tensor) -> Scaled:
 
 def _scale(rows: torch.Tensor) -> Scaled:
     exact = rows.float()
-    scales = exact.abs().amax(-1, keepdim=True).clamp(min=_LEAST) / GREATEST
+    scales = exact.abs().amax(-1, keepdim=True).clamp(min=LEAST) / GREATEST
     return Scaled((exact / scales).to(torch.float8_e4m3fn), scales)

@@ -9,12 +9,14 @@ import torch
 import triton
 import triton.language as tl
 
-from gpu_worker.engine.fp8 import GREATEST, Scaled
+from gpu_worker.engine.fp8 import GREATEST, LEAST, Scaled
 
 _ROWS = 64
 _COLUMNS = 64
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
+_GREATEST = tl.constexpr(GREATEST)
+_LEAST = tl.constexpr(LEAST)
 _WIDE = 2048
 """Columns from which a row takes more warps than four."""
 
@@ -120,9 +122,7 @@ def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scale
     rows = tokens.numel() // (2 * channels)
     if scaled:
         answer = _new_scaled(shape, tokens.device)
-        _geglu_scaled[(rows,)](
-            tokens, answer.values, answer.scales, channels, GREATEST=GREATEST, **_whole_rows(channels)
-        )
+        _geglu_scaled[(rows,)](tokens, answer.values, answer.scales, channels, **_whole_rows(channels))
         return answer
     result = torch.empty(shape, device=tokens.device, dtype=tokens.dtype)
     block = min(1024, triton.next_power_of_2(channels))
@@ -136,7 +136,7 @@ def scale(tokens: torch.Tensor) -> Scaled:
     channels = tokens.shape[-1]
     answer = _new_scaled(tokens.shape, tokens.device)
     _scale[(tokens.numel() // channels,)](
-        tokens, answer.values, answer.scales, channels, GREATEST=GREATEST, **_whole_rows(channels)
+        tokens, answer.values, answer.scales, channels, **_whole_rows(channels)
     )
     return answer
 
@@ -167,7 +167,6 @@ def _layer_norm(
         eps,
         ADDED=other is not None,
         SCALED=scaled,
-        GREATEST=GREATEST,
         **_whole_rows(channels),
     )
     return normal if answer is None else answer
@@ -309,7 +308,6 @@ def _add_layer_norm(
     eps,
     ADDED: tl.constexpr,
     SCALED: tl.constexpr,
-    GREATEST: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     columns = tl.arange(0, COLUMNS)
@@ -328,7 +326,7 @@ def _add_layer_norm(
     constant = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
     line = distance * inverse * factor + constant
     if SCALED:
-        line = _scaled(line, scales, GREATEST)
+        line = _scaled(line, scales)
     tl.store(normal + place, line.to(normal.dtype.element_ty), mask=inside)
 
 
@@ -346,7 +344,7 @@ def _geglu(x, out, channels, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _geglu_scaled(x, out, scales, channels, GREATEST: tl.constexpr, COLUMNS: tl.constexpr):
+def _geglu_scaled(x, out, scales, channels, COLUMNS: tl.constexpr):
     """As ``_geglu``, a row a program."""
     line = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, COLUMNS)
@@ -355,22 +353,22 @@ def _geglu_scaled(x, out, scales, channels, GREATEST: tl.constexpr, COLUMNS: tl.
     wanted = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(at + channels, mask=inside, other=0.0).to(tl.float32)
     gate = 0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476))
-    scaled = _scaled(wanted * gate, scales, GREATEST)
+    scaled = _scaled(wanted * gate, scales)
     tl.store(out + line * channels + columns, scaled.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _scale(x, out, scales, channels, GREATEST: tl.constexpr, COLUMNS: tl.constexpr):
+def _scale(x, out, scales, channels, COLUMNS: tl.constexpr):
     columns = tl.arange(0, COLUMNS)
     inside = columns < channels
     place = tl.program_id(0).to(tl.int64) * channels + columns
-    scaled = _scaled(tl.load(x + place, mask=inside, other=0.0).to(tl.float32), scales, GREATEST)
+    scaled = _scaled(tl.load(x + place, mask=inside, other=0.0).to(tl.float32), scales)
     tl.store(out + place, scaled.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _scaled(line, scales, GREATEST: tl.constexpr):
-    """A row, 0 beyond its end, divided so that its largest is GREATEST; ``scales`` notes by how much."""
-    step = tl.maximum(tl.max(tl.abs(line), 0), 1e-12) / GREATEST
+def _scaled(line, scales):
+    """A row, 0 beyond its end, divided so that its largest is ``GREATEST``; ``scales`` notes by how much."""
+    step = tl.maximum(tl.max(tl.abs(line), 0), _LEAST) / _GREATEST
     tl.store(scales + tl.program_id(0), step)
     return line / step
