@@ -51,11 +51,6 @@ class Pace:
     slots: int
     seconds: float
 
-    @property
-    def jobs_per_second(self) -> float:
-        """Of all together."""
-        return self.workers * self.slots / self.seconds
-
     def speed(self, model: str) -> Speed:
         """What one says of itself."""
         width, height = SHAPES[0]

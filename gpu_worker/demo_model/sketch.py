@@ -40,10 +40,6 @@ class Sketch:
         """Fill the polygon with corners ``points``."""
         self._pen.polygon([(x * self._scale, y * self._scale) for x, y in points], self._ink(colour, opacity))
 
-    def rectangle(self, left: float, top: float, right: float, bottom: float, colour: Rgb) -> None:
-        """Fill an upright rectangle."""
-        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
-
     def rounded(
         self, left: float, top: float, right: float, bottom: float, radius: float, colour: Rgb
     ) -> None:

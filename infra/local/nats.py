@@ -19,14 +19,7 @@ class NatsAccount:
     password: str
 
 
-def write_config(
-    path: Path,
-    *,
-    port: int,
-    store_dir: Path,
-    accounts: Sequence[NatsAccount],
-    max_file_store: int = 8 * 2**30,
-) -> None:
+def write_config(path: Path, *, port: int, store_dir: Path, accounts: Sequence[NatsAccount]) -> None:
     """Write the configuration of a server on the loopback interface. It holds passwords: mode 0600.
 
     Args:
@@ -34,14 +27,13 @@ def write_config(
         port: a free one.
         store_dir: absolute; the server makes it.
         accounts: who may connect.
-        max_file_store: upper limit of all streams on the disk, in bytes.
     """
     config: dict[str, Any] = {
         "listen": f"127.0.0.1:{port}",
         "server_name": f"darkroom-{port}",
         "jetstream": {
             "store_dir": str(store_dir),
-            "max_file_store": max_file_store,
+            "max_file_store": 8 * 2**30,
             "max_memory_store": 256 * 2**20,
             # Otherwise an acknowledged message may be lost with the power, for up to two minutes.
             "sync_interval": "always",
