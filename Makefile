@@ -57,7 +57,7 @@ typecheck: .venv/.dev ## Check the types
 migrate: .venv/.local ## Bring the schema of DARKROOM_DATABASE_URL up to date
 	@$(BIN)/darkroom migrate
 
-migrations: .venv/.local ## Write a migration for what changed in core/models.py
+migrations: .venv/.local ## Write a migration for what changed in core/models
 	@$(BIN)/tortoise makemigrations
 
 pin: .venv/.local ## Pin hub models to their present commits, and images to their digests
