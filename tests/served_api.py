@@ -4,7 +4,9 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ from api.server import server_config
 from api.settings import ApiSettings, HttpSettings, WebSocketSettings
 from core.accounts.passwords import PasswordHasher
 from core.clock import now
+from core.lifecycle import GenerationState
+from core.messages import StoredImage
 from core.queue import Queue
 from core.settings import (
     BrokerSettings,
@@ -123,3 +127,19 @@ async def normal(client: Client, new_account: Any, password_hash: str) -> Client
     """A signed-in normal customer."""
     await new_account("normal@example.org", password_hash=password_hash)
     return await client.signed_in("normal@example.org")
+
+
+async def succeed(parts: Parts, key: UUID, content: bytes) -> None:
+    """Store one picture of a generation and record its success, as a worker and a recorder would."""
+    path = f"generations/{key}/1/0.png"
+    await parts.storage.put(path, content, content_type="image/png")
+    image = StoredImage(
+        key=path,
+        width=128,
+        height=128,
+        seed=1,
+        content_type="image/png",
+        byte_size=len(content),
+        sha256=sha256(content).hexdigest(),
+    )
+    await parts.recorder.finish(key, GenerationState.SUCCEEDED, at=now(), images=[image])

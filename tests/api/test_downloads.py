@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from api.app import Parts
 from api.downloads import parse_range
 from core.clock import now
-from core.lifecycle import GenerationState
-from core.messages import StoredImage
 from core.models import Image
 from core.settings import LinkSettings
 from core.storage import CHUNK, DownloadLinks
 from schema.types.node import key_of
 from tests.graphql_client import Client
+from tests.served_api import succeed
 
 GENERATE = """
 mutation ($input: GenerateInput!) { generate(input: $input) { ... on Generation { id } } }
@@ -32,18 +31,7 @@ async def image(premium: Client, parts: Parts) -> dict[str, Any]:
     generation_id = (await premium.data(GENERATE, input={"prompt": "x"}))["generate"]["id"]
     key = key_of(generation_id, "Generation")
     assert key is not None
-    path = f"generations/{key}/1/0.png"
-    await parts.storage.put(path, CONTENT, content_type="image/png")
-    stored = StoredImage(
-        key=path,
-        width=128,
-        height=128,
-        seed=1,
-        content_type="image/png",
-        byte_size=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
-    await parts.recorder.finish(key, GenerationState.SUCCEEDED, at=now(), images=[stored])
+    await succeed(parts, key, CONTENT)
     found: dict[str, Any] = (await premium.data(IMAGES, id=generation_id))["generation"]["images"][0]
     found["path"] = found["url"].removeprefix("http://127.0.0.1:8000")
     return found

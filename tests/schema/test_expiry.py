@@ -1,6 +1,5 @@
 """Premium time that ends while something is under way: what was accepted as premium stays premium."""
 
-import hashlib
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,13 +8,14 @@ import pytest
 
 from api.app import Parts
 from core.clock import now
-from core.lifecycle import GenerationState, Tier
-from core.messages import Job, StoredImage
+from core.lifecycle import Tier
+from core.messages import Job
 from core.models import Account, Generation, Letter, LetterKind
 from core.outbox import RELAY_AGE
 from core.queue import Lane, Queue, topology
 from schema.types.node import key_of
 from tests.graphql_client import Client
+from tests.served_api import succeed
 
 GENERATE = """
 mutation ($input: GenerateInput!) {
@@ -39,21 +39,6 @@ async def accept(customer: Client, **fields: Any) -> tuple[str, UUID]:
 async def expire(customer: Client) -> None:
     await Account.all().update(premium_until=now() - timedelta(seconds=1))
     assert (await customer.data(ME))["me"]["tier"] == "NORMAL"
-
-
-async def finish(parts: Parts, key: UUID) -> None:
-    path = f"generations/{key}/1/0.png"
-    await parts.storage.put(path, CONTENT, content_type="image/png")
-    image = StoredImage(
-        key=path,
-        width=128,
-        height=128,
-        seed=1,
-        content_type="image/png",
-        byte_size=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
-    await parts.recorder.finish(key, GenerationState.SUCCEEDED, at=now(), images=[image])
 
 
 async def test_its_job_stays_in_the_premium_lane(premium: Client, queue: Queue) -> None:
@@ -85,10 +70,10 @@ async def test_its_job_goes_to_the_premium_lane_when_a_relay_publishes_it_afterw
 async def test_its_pictures_are_downloaded(premium: Client, parts: Parts, *, finished_first: bool) -> None:
     global_id, key = await accept(premium)
     if finished_first:
-        await finish(parts, key)
+        await succeed(parts, key, CONTENT)
     await expire(premium)
     if not finished_first:
-        await finish(parts, key)
+        await succeed(parts, key, CONTENT)
     found = (await premium.data(GENERATION, id=global_id))["generation"]
     assert (found["tier"], found["delivery"], found["state"]) == ("PREMIUM", "DOWNLOAD", "SUCCEEDED")
     response = await premium.http.get(found["images"][0]["url"].removeprefix("http://127.0.0.1:8000"))
@@ -98,7 +83,7 @@ async def test_its_pictures_are_downloaded(premium: Client, parts: Parts, *, fin
 async def test_its_letter_leaves_at_once(premium: Client, parts: Parts) -> None:
     _, key = await accept(premium, delivery="EMAIL")
     await expire(premium)
-    await finish(parts, key)
+    await succeed(parts, key, CONTENT)
     assert [letter.kind for letter in await Letter.all()] == [LetterKind.GENERATION_FINISHED]
 
 
