@@ -134,40 +134,28 @@ class Measurement:
 
     async def run(self) -> list[Figure]:
         """Everything, in order."""
-        plan, service = self._plan, self._service
         watching, stalled = await self._prepare()
         await self._crowd.ask("open", watching[-50:])
         await self._everybody_leaves()
+        figures = [*await self._come(watching), *await self._hear_of_steps(), *await self._stall(stalled)]
+        await self._everybody_leaves()
+        return [*figures, *await self._look_for_remains(watching)]
+
+    async def _come(self, watching: Sequence[Watching]) -> list[Figure]:
+        plan, service = self._plan, self._service
         bare = service.resident_bytes
         tell(f"{plan.subscriptions} customers come")
         began = time.monotonic()
         await self._crowd.ask("open", watching)
         came = time.monotonic() - began
         each = (service.resident_bytes - bare) / plan.subscriptions
-        live = await service.metric("darkroom_subscriptions")
-        tell(f"steps for {plan.seconds:g} s")
-        quiet, lost, busy_share = await self._listen(self._busy)
-        tell(f"{plan.stalled} stop reading")
-        await self._crowd.ask("open", stalled)
-        beside, cut_off_after = await self._cut_off()
-        await self._everybody_leaves()
-        after_first = service.resident_bytes
-        tell("once more, to see what stays behind")
-        await self._crowd.ask("open", watching)
-        await self._everybody_leaves()
-        grown = service.resident_bytes / after_first
         return [
             Figure(
                 name="subscriptions",
-                value=live,
+                value=await service.metric("darkroom_subscriptions"),
                 bar=at_least(plan.subscriptions),
                 note=f"came within {came:.0f} s",
             ),
-            _fan_out("fan-out p99", quiet),
-            Figure(
-                name="steps that never arrived", value=lost, bar=at_most(0), note=f"of {len(quiet) + lost}"
-            ),
-            Figure(name="the api's processor time", value=busy_share, unit="cores", note="while steps come"),
             Figure(
                 name="resident memory of each",
                 value=each / 1024,
@@ -175,6 +163,24 @@ class Measurement:
                 bar=at_most(BYTES_EACH / 1024),
                 note=f"{bare / 2**20:.0f} MiB before",
             ),
+        ]
+
+    async def _hear_of_steps(self) -> list[Figure]:
+        tell(f"steps for {self._plan.seconds:g} s")
+        quiet, lost, busy_share = await self._listen(self._busy)
+        return [
+            _fan_out("fan-out p99", quiet),
+            Figure(
+                name="steps that never arrived", value=lost, bar=at_most(0), note=f"of {len(quiet) + lost}"
+            ),
+            Figure(name="the api's processor time", value=busy_share, unit="cores", note="while steps come"),
+        ]
+
+    async def _stall(self, stalled: Sequence[Watching]) -> list[Figure]:
+        tell(f"{self._plan.stalled} stop reading")
+        await self._crowd.ask("open", stalled)
+        beside, cut_off_after = await self._cut_off()
+        return [
             Figure(
                 name="until who does not read is cut off",
                 value=cut_off_after,
@@ -182,6 +188,17 @@ class Measurement:
                 bar=at_most(_CUT_OFF_SECONDS),
             ),
             _fan_out("fan-out p99 of the others meanwhile", beside),
+        ]
+
+    async def _look_for_remains(self, watching: Sequence[Watching]) -> list[Figure]:
+        """What is left behind once all have left, and once more."""
+        service = self._service
+        after_first = service.resident_bytes
+        tell("once more, to see what stays behind")
+        await self._crowd.ask("open", watching)
+        await self._everybody_leaves()
+        grown = service.resident_bytes / after_first
+        return [
             Figure(
                 name="subscriptions after all left",
                 value=await service.metric("darkroom_subscriptions"),
