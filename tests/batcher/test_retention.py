@@ -476,18 +476,17 @@ async def test_a_letter_for_nobody_is_dropped_unsent(
     assert not await Letter.all().exists()
 
 
-async def test_rows_that_say_nothing_any_more_are_swept_and_others_stay(
+def days(number: float) -> datetime:
+    return now() + timedelta(days=number)
+
+
+async def test_mailed_tokens_go_when_they_were_used_or_have_expired(
     retention: Retention, new_account: NewAccount
 ) -> None:
-    moment = now()
     account = await new_account()
-
-    def days(number: float) -> datetime:
-        return moment + timedelta(days=number)
-
     for name, expires_at, used_at in (
         ("live", days(1), None),
-        ("used", days(1), moment),
+        ("used", days(1), now()),
         ("expired", days(-1), None),
     ):
         await EmailToken.create(
@@ -497,6 +496,14 @@ async def test_rows_that_say_nothing_any_more_are_swept_and_others_stay(
             expires_at=expires_at,
             used_at=used_at,
         )
+    await retention.sweep()
+    assert [token.hash for token in await EmailToken.all()] == ["live"]
+
+
+async def test_sessions_go_when_they_were_ended_or_have_no_token_and_take_theirs_along(
+    retention: Retention, new_account: NewAccount
+) -> None:
+    account = await new_account()
     live, ended, stale = [await SessionFamily.create(account=account) for _ in range(3)]
     await SessionFamily.filter(id=ended.id).update(ended_at=days(-0.1))
     for name, family, expires_at in (
@@ -507,6 +514,15 @@ async def test_rows_that_say_nothing_any_more_are_swept_and_others_stay(
         ("of a stale one", stale, days(-1)),
     ):
         await RefreshToken.create(hash=name, family=family, expires_at=expires_at)
+    await retention.sweep()
+    assert sorted(token.hash for token in await RefreshToken.all()) == ["newest", "rotated"]
+    assert [family.id for family in await SessionFamily.all()] == [live.id]
+
+
+async def test_letters_go_when_they_have_left_or_were_given_up_long_ago(
+    retention: Retention, new_account: NewAccount
+) -> None:
+    account = await new_account()
     for name, state, at in (
         ("old", LetterState.SENT, days(-40)),
         ("old and given up", LetterState.FAILED, days(-40)),
@@ -517,29 +533,31 @@ async def test_rows_that_say_nothing_any_more_are_swept_and_others_stay(
             account=account, kind=LetterKind.ADDRESS_TAKEN, message_id=name, state=state
         )
         await Letter.filter(id=letter.id).update(created_at=at, due_at=at)
-    await new_account("fresh@example.org", email_verified_at=None)
-    await new_account("linked@example.org", email_verified_at=None)
+    await retention.sweep()
+    assert sorted(letter.message_id for letter in await Letter.all()) == ["new", "old and waiting"]
+
+
+async def test_accounts_go_that_nobody_has_verified_and_nobody_still_can(
+    retention: Retention, new_account: NewAccount
+) -> None:
+    await new_account("verified@example.org")
+    for name in ("fresh", "linked", "never"):
+        await new_account(f"{name}@example.org", email_verified_at=None)
     linked = await Account.get(email="linked@example.org")
     await EmailToken.create(
         hash="linked", account=linked, purpose=TokenPurpose.VERIFY_EMAIL, expires_at=days(1)
     )
-    await new_account("never@example.org", email_verified_at=None)
     await Account.exclude(email="fresh@example.org").update(created_at=days(-8))
+    await retention.sweep()
+    assert {account.email.split("@")[0] for account in await Account.all()} == {"verified", "fresh", "linked"}
+
+
+@pytest.mark.usefixtures("database")
+async def test_windows_go_when_they_were_finished_long_ago(retention: Retention) -> None:
     over = days(-31)
     await Window.create(tick_at=over, deadline=over, state=WindowState.FINISHED, finished_at=over)
     await Window.create(tick_at=days(-32), deadline=over, state=WindowState.RUNNING)
-
     await retention.sweep()
-
-    assert sorted(token.hash for token in await EmailToken.all()) == ["linked", "live"]
-    assert sorted(token.hash for token in await RefreshToken.all()) == ["newest", "rotated"]
-    assert [family.id for family in await SessionFamily.all()] == [live.id]
-    assert sorted(letter.message_id for letter in await Letter.all()) == ["new", "old and waiting"]
-    assert {each.email for each in await Account.all()} == {
-        account.email,
-        "fresh@example.org",
-        "linked@example.org",
-    }
     assert [window.state for window in await Window.all()] == [WindowState.RUNNING]
 
 
