@@ -16,10 +16,13 @@ from api.app import Parts, build_app, build_parts
 from api.server import server_config
 from api.settings import ApiSettings, HttpSettings, WebSocketSettings
 from core.accounts.passwords import PasswordHasher
+from core.accounts.tokens import new_secret
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.messages import StoredImage
+from core.models import Account, TokenPurpose
 from core.queue import Queue
+from core.repository import accounts
 from core.settings import (
     BrokerSettings,
     CatalogueSettings,
@@ -127,6 +130,15 @@ async def normal(client: Client, new_account: Any, password_hash: str) -> Client
     """A signed-in normal customer."""
     await new_account("normal@example.org", password_hash=password_hash)
     return await client.signed_in("normal@example.org")
+
+
+async def mailed_token(account: Account, purpose: TokenPurpose, *, minutes: float = 60) -> str:
+    """What the link of a letter to an account would hold."""
+    token, token_hash = new_secret()
+    await accounts.replace_email_token(
+        account.id, purpose=purpose, token_hash=token_hash, expires_at=now() + timedelta(minutes=minutes)
+    )
+    return token
 
 
 async def succeed(parts: Parts, key: UUID, content: bytes) -> None:

@@ -1,16 +1,14 @@
 import re
-from datetime import timedelta
 
 import pytest
 
 from api.app import Parts
 from api.assets import BUILT
-from core.accounts.tokens import new_secret
 from core.clock import now
 from core.messages import Heartbeat
 from core.models import Account, TokenPurpose
-from core.repository import accounts
 from tests.graphql_client import PASSWORD, Client
+from tests.served_api import mailed_token
 
 
 async def test_health_says_what_is_missing(client: Client, parts: Parts) -> None:
@@ -84,13 +82,7 @@ async def test_what_the_pages_load_is_kept_for_good_and_the_pages_are_not(client
 
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:
     account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
-    token, token_hash = new_secret()
-    await accounts.replace_email_token(
-        account.id,
-        purpose=TokenPurpose.VERIFY_EMAIL,
-        token_hash=token_hash,
-        expires_at=now() + timedelta(hours=1),
-    )
+    token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
     shown = await client.http.get("/verify", params={"token": token})
     assert shown.status_code == 200
     assert token in shown.text
@@ -106,13 +98,7 @@ async def test_the_verification_page_uses_the_token_only_when_asked_to(client: C
 
 async def test_the_reset_page_sets_a_password(client: Client) -> None:
     account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
-    token, token_hash = new_secret()
-    await accounts.replace_email_token(
-        account.id,
-        purpose=TokenPurpose.RESET_PASSWORD,
-        token_hash=token_hash,
-        expires_at=now() + timedelta(hours=1),
-    )
+    token = await mailed_token(account, TokenPurpose.RESET_PASSWORD)
     weak = await client.http.post("/reset-password", data={"token": token, "password": "short"})
     assert weak.status_code == 400
     assert "8 to 128" in weak.text

@@ -6,11 +6,10 @@ import pytest
 
 from core.accounts.premium import create_voucher
 from core.accounts.sessions import REUSE_GRACE
-from core.accounts.tokens import new_secret
 from core.clock import now
 from core.models import Account, EmailToken, Letter, LetterKind, RefreshToken, TokenPurpose
-from core.repository import accounts
 from tests.graphql_client import Client
+from tests.served_api import mailed_token
 
 SIGNUP = """
 mutation ($email: String!, $password: String!) {
@@ -51,19 +50,13 @@ mutation ($code: String!) {
   }
 }
 """
+RESET = """
+mutation ($token: String!, $password: String!) {
+  resetPassword(input: { token: $token, password: $password }) { __typename }
+}
+"""
 ME = "{ me { email tier emailVerified usage { openGenerations maxOpenGenerations } } }"
 PASSWORD = "correct horse battery staple"
-
-
-async def verification_token(account: Account) -> str:
-    token, token_hash = new_secret()
-    await accounts.replace_email_token(
-        account.id,
-        purpose=TokenPurpose.VERIFY_EMAIL,
-        token_hash=token_hash,
-        expires_at=now() + timedelta(hours=1),
-    )
-    return token
 
 
 async def test_signing_up_verifying_and_signing_in(client: Client) -> None:
@@ -76,7 +69,7 @@ async def test_signing_up_verifying_and_signing_in(client: Client) -> None:
     early = await client.data(SIGNIN, email="new.one@example.org", password=PASSWORD)
     assert early["signin"]["__typename"] == "EmailNotVerified"
 
-    token = await verification_token(account)
+    token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
     verified = await client.data(VERIFY, token=token)
     assert verified["verifyEmail"] == {"__typename": "Account", "emailVerified": True}
     again = await client.data(VERIFY, token=token)
@@ -196,41 +189,14 @@ async def test_a_password_reset_sets_the_password_and_ends_every_session(
     account = await Account.get()
     addressed = await Letter.filter(kind=LetterKind.RESET_PASSWORD).order_by("created_at")
     assert [letter.account_id for letter in addressed] == [account.id, None]
-    token, token_hash = new_secret()
-    await accounts.replace_email_token(
-        account.id,
-        purpose=TokenPurpose.RESET_PASSWORD,
-        token_hash=token_hash,
-        expires_at=now() + timedelta(hours=1),
-    )
-    reset = """
-    mutation ($token: String!, $password: String!) {
-      resetPassword(input: { token: $token, password: $password }) { __typename }
-    }
-    """
-    weak = await client.data(reset, token=token, password="short")
+    token = await mailed_token(account, TokenPurpose.RESET_PASSWORD)
+    weak = await client.data(RESET, token=token, password="short")
     assert weak["resetPassword"]["__typename"] == "InvalidInput"
-    done = await client.data(reset, token=token, password="a brand new password")
+    done = await client.data(RESET, token=token, password="a brand new password")
     assert done["resetPassword"]["__typename"] == "Account"
     assert (await normal.data(ME))["me"] is None
     signed_in = await client.data(SIGNIN, email="normal@example.org", password="a brand new password")
     assert signed_in["signin"]["__typename"] == "Session"
-
-
-async def mailed_token(account: Account, purpose: TokenPurpose, *, minutes: float = 60) -> str:
-    token, token_hash = new_secret()
-    expires_at = now() + timedelta(minutes=minutes)
-    await accounts.replace_email_token(
-        account.id, purpose=purpose, token_hash=token_hash, expires_at=expires_at
-    )
-    return token
-
-
-RESET = """
-mutation ($token: String!, $password: String!) {
-  resetPassword(input: { token: $token, password: $password }) { __typename }
-}
-"""
 
 
 async def test_a_reset_link_works_once_in_its_time_and_for_nothing_else(
