@@ -1,4 +1,7 @@
-"""How operations are executed: as graphql-core does it, without the ceremony where nothing happens."""
+"""How what has no plan is executed: as graphql-core does it, without the ceremony where nothing happens.
+
+That is subscriptions above all, each of whose events is an execution; see :mod:`schema.plans` for the others.
+"""
 
 import weakref
 from collections.abc import Callable
