@@ -126,9 +126,8 @@ async def test_a_slow_stripe_is_given_up_in_time_and_keeps_nobody_else_waiting(
     buying = asyncio.create_task(code_of_buying(normal))
     while not stripe_server.requests:  # noqa: ASYNC110 - the stand-in runs in a thread
         await asyncio.sleep(0.01)
-    asked = time.monotonic()
     await client.data(OFFERS)
-    assert time.monotonic() - asked < 0.5
+    assert not buying.done()
     assert await buying == "SERVICE_UNAVAILABLE"
     assert time.monotonic() - begun < 4
     assert await Checkout.all().count() == 0
