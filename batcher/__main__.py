@@ -1,14 +1,13 @@
 """``python -m batcher``: windows, their results, letters, what a crash left behind, and deletion."""
 
 import asyncio
-import ctypes
 import signal
 import sys
 from datetime import timedelta
 
 import structlog
 
-from batcher import reminders
+from batcher import memory, reminders
 from batcher.letters.contents import Author
 from batcher.letters.pictures import Album
 from batcher.letters.postman import Postman
@@ -32,11 +31,6 @@ from core.vitals import Vitals
 
 _MEBIBYTE = 1024 * 1024
 _PAUSE = 1.0
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-"""Of glibc's ``mallopt``."""
-
-_LARGE = 128 * 1024
-"""Bytes from which an allocation goes back to the system as soon as it is freed."""
 
 log = structlog.get_logger("batcher")
 
@@ -47,7 +41,7 @@ def main() -> int:
         settings = BatcherSettings.from_environment()
         telemetry.configure(settings.telemetry, process="batcher")
         failpoints.arm(settings.failpoints.failpoints, nats_url=settings.broker.nats_url)
-        _give_memory_back()
+        memory.use_one_heap()
         asyncio.run(serve(settings))
     except DarkroomError as error:
         sys.stderr.write(f"batcher: {error}\n")
@@ -58,18 +52,6 @@ def main() -> int:
     finally:
         tracing.stop()
     return 0
-
-
-def _give_memory_back() -> None:
-    """Have glibc keep little of what letters took.
-
-    Each thread that encodes one would hold on to a heap of its own; and having seen a few large attachments
-    freed, glibc would take all later ones from the heap, which then has holes and no end to cut off.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 async def serve(settings: BatcherSettings) -> None:
@@ -154,6 +136,7 @@ async def _work(settings: BatcherSettings, queue: Queue, stop: asyncio.Event) ->
             postman.run(stop=stop),
             retention.run(stop=stop),
             Survey(queue=queue).run(stop=stop),
+            memory.trim(stop=stop),
             reminders.run(lead=timedelta(days=settings.letters.premium_reminder_days), stop=stop),
         ):
             # When one ends by an error the group cancels the rest, but a fetch may swallow that: so they
