@@ -97,12 +97,16 @@ class Node:
 
     async def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End this life by a signal and wait until the next one is ready."""
+        await self.next_life(number)
+        await self.until_ready()
+
+    async def next_life(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End this life by a signal and wait until the next one has begun."""
         life = self.lives
         self.send(number)
         async with asyncio.timeout(READY_SECONDS):
             while self.lives == life:  # noqa: ASYNC110 - another process has no event
                 await asyncio.sleep(0.02)
-        await self.until_ready()
 
     def kills(self) -> Counter[str]:
         """How often it has killed itself, by the failpoint."""

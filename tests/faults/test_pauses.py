@@ -41,7 +41,8 @@ async def test_a_process_that_slept_past_every_wait_does_no_harm(
     async with new_trial(service) as run:
         for point in POINTS[process]:
             node.charges.append(f"{point}=stop:2")
-            await node.restart()
+            # It may come to that point before it has said that it is ready.
+            await node.next_life()
             assert await run.until(lambda: _stopped(node), seconds=60), point
             # Past the wait for a job, a result, a window's beat.
             await asyncio.sleep(2.5 * ACK_WAIT)
@@ -63,7 +64,7 @@ async def test_a_worker_that_hangs_ends_itself_and_others_make_its_pictures(
             for _ in range(2):
                 ends = _ends(node)
                 node.charges.append(f"{point}=hang:2")
-                await node.restart()
+                await node.next_life()
                 assert await run.until(partial(_ends_again, node, ends), seconds=90)
                 await node.until_ready()
                 run.numbers["workers that hung"] += 1
