@@ -16,7 +16,6 @@ from benchmarks.processes import BenchmarkError, Child, running
 from benchmarks.service import Customer, open_api
 from core.clock import pause
 from infra.local.ports import Ports
-from infra.local.probes import healthy
 
 _CUSTOMERS: Final = 10
 _POLL_SECONDS: Final = 0.2
@@ -123,20 +122,9 @@ async def open_premium_day(folder: Path, ports: Ports, backing: Backing) -> Asyn
         running(argv, env=env, log=folder / "gpu_worker.log") as worker,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=_LONGEST) as http,
     ):
-        await _warm(worker, port)
+        await worker.until_healthy(port, "/health/ready", seconds=_READY_SECONDS)
         yield PremiumDay(
             http=http,
             customers=await service.new_customers(_CUSTOMERS),
             processes={"api": service.child, "gpu_worker": worker},
         )
-
-
-async def _warm(worker: Child, port: int) -> None:
-    ready = healthy("127.0.0.1", port, "/health/ready")
-    try:
-        async with asyncio.timeout(_READY_SECONDS):
-            while not await ready():
-                worker.check()
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError as error:
-        raise BenchmarkError(f"the worker is not warm:\n{worker.tail()}") from error

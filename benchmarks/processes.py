@@ -12,8 +12,10 @@ from typing import Final
 
 from core.errors import DarkroomError
 from infra.local import launch
+from infra.local.probes import healthy
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
+_PAUSE: Final = 0.1
 _TAIL_LINES: Final = 20
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -47,6 +49,21 @@ class Child:
         """
         if self.process.returncode is not None:
             raise BenchmarkError(f"ended with status {self.process.returncode}:\n{self.tail()}")
+
+    async def until_healthy(self, port: int, path: str, *, seconds: float) -> None:
+        """Wait until its health page answers 200.
+
+        Raises:
+            BenchmarkError: it has ended, or that takes longer than ``seconds``.
+        """
+        answers = healthy("127.0.0.1", port, path)
+        try:
+            async with asyncio.timeout(seconds):
+                while not await answers():
+                    self.check()
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError as error:
+            raise BenchmarkError(f"not ready after {seconds:g} s:\n{self.tail()}") from error
 
     def tail(self) -> str:
         """The end of its log."""

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from typing import Final
 from urllib.request import urlopen
 from uuid import UUID, uuid4
 
-import httpx
 from pydantic import SecretStr
 
 from benchmarks.backing import Backing, open_backing
-from benchmarks.processes import BenchmarkError, Child, running
+from benchmarks.processes import Child, running
 from core.accounts.tokens import AccessTokens
 from core.clock import now
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
@@ -33,7 +31,6 @@ _SECRETS: Final = TokenSettings(
     jwt_secret=SecretStr("j" * 40), password_pepper=SecretStr("p" * 20), access_token_minutes=60
 )
 _READY_SECONDS: Final = 60
-_PAUSE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +180,7 @@ async def open_api(folder: Path, ports: Ports, backing: Backing) -> AsyncIterato
     async with running(argv, env=env, log=folder / "api.log") as child:
         queue = await Queue.connect_when_there(backing.broker, name="benchmark")
         try:
-            await _ready(child, ports.of("api"))
+            await child.until_healthy(ports.of("api"), "/health/serving", seconds=_READY_SECONDS)
             yield Service(
                 port=ports.of("api"),
                 metrics_url=f"http://127.0.0.1:{ports.of('metrics')}/metrics",
@@ -217,18 +214,3 @@ def _get(url: str) -> str:
     with urlopen(url, timeout=_READY_SECONDS) as answer:  # noqa: S310 - our own addresses
         content: bytes = answer.read()
     return content.decode()
-
-
-async def _ready(child: Child, port: int) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    async with httpx.AsyncClient() as client:
-        while True:
-            child.check()
-            try:
-                if (await client.get(f"http://127.0.0.1:{port}/health/serving")).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the api is not ready:\n{child.tail()}")
-            await asyncio.sleep(_PAUSE)
