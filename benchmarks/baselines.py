@@ -5,16 +5,15 @@ import io
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx
 
 from benchmarks.customers import LONGEST_ANSWER, Ask
-from benchmarks.processes import BenchmarkError, running
+from benchmarks.processes import running
 from benchmarks.stock import StockPipeline
 from core.messages import Parameters
 from infra.local.ports import Ports
@@ -38,23 +37,12 @@ async def litserve(folder: Path, *, batch: int) -> AsyncIterator[Ask]:
             base_url=f"http://127.0.0.1:{port}", timeout=LONGEST_ANSWER, limits=httpx.Limits()
         ) as client,
     ):
-        deadline = time.monotonic() + _START_SECONDS
-        while not await _healthy(client):
-            child.check()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"LitServe is not ready after {_START_SECONDS} s:\n{child.tail()}")
-            await asyncio.sleep(0.1)
+        await child.until_healthy(port, "/health", seconds=_START_SECONDS)
 
         async def ask(asked: Parameters) -> None:
             (await client.post("/predict", json=asked.model_dump(mode="json"))).raise_for_status()
 
         yield ask
-
-
-async def _healthy(client: httpx.AsyncClient) -> bool:
-    with suppress(httpx.TransportError):
-        return (await client.get("/health")).is_success
-    return False
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 import httpx
 
+from benchmarks.graphql import execute
 from benchmarks.metrics import Metrics
 from benchmarks.orders import Orders
 from benchmarks.processes import BenchmarkError, running
@@ -87,7 +88,7 @@ class OneMachine:
     async def sign_in(self) -> None:
         """As both of the ready-made accounts."""
         for email in (PREMIUM_EMAIL, NORMAL_EMAIL):
-            answer = await self._execute(_SIGNIN, {"email": email, "password": _PASSWORD})
+            answer = await execute(self._client, _SIGNIN, {"email": email, "password": _PASSWORD})
             self._tokens[email] = answer["signin"]["accessToken"]
 
     async def begin(self) -> None:
@@ -110,7 +111,7 @@ class OneMachine:
             "height": self._side,
         }
         email = PREMIUM_EMAIL if premium else NORMAL_EMAIL
-        answer = await self._execute(_GENERATE, {"input": asked}, token=self._tokens[email])
+        answer = await execute(self._client, _GENERATE, {"input": asked}, token=self._tokens[email])
         if answer["generate"]["__typename"] != "Generation":
             raise BenchmarkError(f"a picture was refused: {answer}")
 
@@ -168,17 +169,6 @@ class OneMachine:
             (await self._worker.histogram(_TICKS)).total - self._busy,
         )
 
-    async def _execute(
-        self, document: str, variables: dict[str, Any], *, token: str | None = None
-    ) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        body = {"query": document, "variables": variables}
-        answer = (await self._client.post("/graphql", json=body, headers=headers)).raise_for_status().json()
-        data: dict[str, Any] | None = answer.get("data")
-        if data is None:
-            raise BenchmarkError(f"the api answers {answer}")
-        return data
-
 
 @asynccontextmanager
 async def open_one_machine(folder: Path, *, slots: int, side: int, steps: int) -> AsyncIterator[OneMachine]:
@@ -212,12 +202,7 @@ async def open_one_machine(folder: Path, *, slots: int, side: int, steps: int) -
         running(argv, env=env, log=folder / "stack.log") as child,
         httpx.AsyncClient(base_url=url, timeout=30) as client,
     ):
-        deadline = time.monotonic() + _READY_SECONDS
-        while not await _is_ready(client):
-            child.check()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the stack is not ready:\n{child.tail()}")
-            await asyncio.sleep(_PAUSE)
+        await child.until_healthy(port, "/health/ready", seconds=_READY_SECONDS)
         rows = await asyncpg.connect(_database_url(home))
         try:
             stack = OneMachine(client, rows, Metrics(_metrics_url(home)), side=side, steps=steps)
@@ -225,13 +210,6 @@ async def open_one_machine(folder: Path, *, slots: int, side: int, steps: int) -
             yield stack
         finally:
             await rows.close()
-
-
-async def _is_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/health/ready")).is_success
-    except httpx.TransportError:
-        return False
 
 
 def _metrics_url(home: Path) -> str:

@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
 from benchmarks.backing import Backing
+from benchmarks.graphql import execute
 from benchmarks.processes import BenchmarkError, Child, running
 from benchmarks.service import Customer, open_api
 from core.clock import pause
@@ -66,13 +67,14 @@ class PremiumDay:
 
     async def _serve(self, customer: Customer, *, seed: int) -> None:
         asked = {"prompt": "a red house", "width": 64, "height": 64, "steps": 4, "seed": seed}
-        answer = (await self._ask(customer, _GENERATE, {"input": asked}))["generate"]
+        answer = (await execute(self._http, _GENERATE, {"input": asked}, token=customer.token))["generate"]
         if answer["__typename"] != "Generation":
             raise BenchmarkError(f"the api refused a premium picture: {answer['message']}")
+        look = {"id": answer["id"]}
         try:
             async with asyncio.timeout(_LONGEST):
                 while True:
-                    found = (await self._ask(customer, _LOOK, {"id": answer["id"]}))["generation"]
+                    found = (await execute(self._http, _LOOK, look, token=customer.token))["generation"]
                     if found["state"] not in {"QUEUED", "RUNNING"}:
                         break
                     await asyncio.sleep(_POLL_SECONDS)
@@ -82,18 +84,6 @@ class PremiumDay:
             raise BenchmarkError(f"a premium picture ended {found['state']}")
         for image in found["images"]:
             (await self._http.get(httpx.URL(image["url"]).raw_path.decode())).raise_for_status()
-
-    async def _ask(self, customer: Customer, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        answer = await self._http.post(
-            "/graphql",
-            json={"query": query, "variables": variables},
-            headers={"Authorization": f"Bearer {customer.token}"},
-        )
-        told: dict[str, Any] = answer.raise_for_status().json()
-        if "errors" in told:
-            raise BenchmarkError(f"the api answered {told['errors']}")
-        data: dict[str, Any] = told["data"]
-        return data
 
 
 @asynccontextmanager

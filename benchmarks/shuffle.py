@@ -23,6 +23,7 @@ from core.messages import Parameters
 from gpu_worker.demo_model import WEIGHTS
 from gpu_worker.engine import Policy
 from gpu_worker.pipeline import best_placement
+from gpu_worker.settings import WorkerSettings
 
 KINDS: Final = 24
 """Different pictures; each is made alone once."""
@@ -124,7 +125,8 @@ def _measure(jobs: int) -> list[Figure]:
     stock = StockPipeline()
     alone = [stock.make([kind])[0] for kind in kinds]
     policy = Policy(capacity=SLOTS, fill=4, patience=20)
-    with open_studio(DEMO, WEIGHTS, placement=best_placement(), policy=policy) as studio:
+    buckets = WorkerSettings(worker_slots=policy.capacity).buckets
+    with open_studio(DEMO, WEIGHTS, placement=best_placement(), policy=policy, buckets=buckets) as studio:
         shuffle = Shuffle(studio, kinds, alone, seed=5)
         shuffle.run(jobs)
     quarter = shuffle.resident[len(shuffle.resident) // 4]

@@ -14,6 +14,9 @@ from core.messages import Parameters
 
 QUALITY: Final = 95
 
+PNG_LEVEL: Final = 4
+"""Of zlib: half the time of its usual 6 for files that are 4 % larger."""
+
 # The samplers by the names that other programs for Stable Diffusion read and write.
 _SAMPLERS: Final = {
     Scheduler.DDIM: "DDIM",
@@ -45,7 +48,7 @@ def encode(image: Image.Image, *, format: ImageFormat, parameters: Parameters, i
     file = io.BytesIO()
     match format:
         case ImageFormat.PNG:
-            image.save(file, "PNG", pnginfo=_png_info(own))
+            image.save(file, "PNG", compress_level=PNG_LEVEL, pnginfo=_png_info(own))
         case ImageFormat.JPEG:
             exif = _exif(own)
             room = len(exif) <= _MAX_JPEG_EXIF_BYTES

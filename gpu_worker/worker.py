@@ -187,11 +187,11 @@ class Worker:
                     await self._settle(one, GenerationState.FAILED, reason=reason)
                     return
                 QUEUE_SECONDS.labels(tier=one.job.tier.value).observe(one.age)
-                with tracing.span("publish started", kind=tracing.Kind.PRODUCER, messaging__system="nats"):
-                    await self._reports.started(one)
                 one.timeline.submitted()
                 for picture in pictures_of(one.job):
                     self._engine.submit(picture, one)
+                with tracing.span("publish started", kind=tracing.Kind.PRODUCER, messaging__system="nats"):
+                    await self._reports.started(one)
                 made = await one.made()
                 one.timeline.tell()
                 # Its slots are free while its files are written.
@@ -200,6 +200,7 @@ class Worker:
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
                 span.fail(type(error).__name__)
+                self._engine.cancel(one.id)
                 await one.delivery.nak(delay=_RETRY_SECONDS)
             except Exception as error:
                 log.exception("job_broken")

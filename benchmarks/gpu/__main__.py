@@ -1,9 +1,9 @@
 """``python -m benchmarks.gpu --part N``: the engine on one GPU, with models of the true shapes.
 
-1 diffusers' pipeline as it comes, 2 the same compiled, 3 the whole worker when it never lacks work, 4 premium
-latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart, 7 a profile of the engine and,
-beside --out, a drawing of some ticks. The weights are random, so nothing is downloaded. With one model at a
-time a part should take less than eight minutes on an H100 or H200.
+1 diffusers' pipeline as it comes, 2 the same compiled, 3 the whole worker when it never lacks work, 4 a lone
+picture and premium latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart, 7 a profile
+of the engine. Parts 4 and 7 also draw, beside --out. The weights are random, so nothing is downloaded. With
+one model at a time a part should take less than eight minutes on an H100 or H200.
 Every figure is a line of JSON, appended to --out as soon as it is known. With --tiny it runs anywhere, on
 models that are too small to tell anything.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gpu import engine, profile, stock, worker
+from benchmarks.gpu import engine, premium, profile, stock, worker
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.blueprints import TRUE
 from benchmarks.rig import SLOTS
@@ -25,7 +25,7 @@ PARTS: Final[dict[int, Callable[[Bench], None]]] = {
     1: stock.plain,
     2: stock.compiled,
     3: worker.saturated,
-    4: worker.premium,
+    4: premium.premium,
     5: engine.likeness,
     6: worker.starts,
     7: profile.profiled,

@@ -45,8 +45,8 @@ class Model:
             entry: which model.
             folder: in diffusers' layout.
             placement: where and in which precision.
-            buckets: on CUDA, the sizes of a batch in rows for which the U-Net is recorded; where there are
-                none, all of it runs as diffusers has it.
+            buckets: the sizes of a batch in rows for which the U-Net, its blocks fused, is recorded on CUDA;
+                where there are none, all of it runs as diffusers has it.
 
         Raises:
             WeightsError: the files do not fit together.
@@ -58,26 +58,27 @@ class Model:
         self._schedule = NoiseSchedule(self._scheduler_config)
         self._colours = LatentColours()
         self._unet = self._pipeline.unet
+        # Asked of the U-Net, it would look through all of its parameters in each tick.
+        self._dtype = self._unet.dtype
         self._vae = self._pipeline.vae
         self._text = TextEncoders(self._pipeline)
         self._device = placement.device
         if self._vae.dtype == torch.float16 and self._vae.config.force_upcast:
             shrink(self._vae.decoder)
-        recorder = None
-        if placement.device.type == "cpu":
-            self._unet.to(memory_format=torch.channels_last)
-            self._vae.to(memory_format=torch.channels_last)
-        elif buckets:
+        if buckets:
             fuse(self._unet, fp8=placement.fp8)
             fuse(self._vae)
-            recorder = CudaGraphs()
+        elif placement.device.type == "cpu":
+            self._unet.to(memory_format=torch.channels_last)
+            self._vae.to(memory_format=torch.channels_last)
+        recorder = CudaGraphs() if buckets and placement.device.type == "cuda" else None
         self._denoiser = Denoiser(self._unet, recorder=recorder, buckets=buckets)
 
     @torch.inference_mode()
     def warm_up(self, slot: Slot) -> None:
         """Record, where that is asked for, what pictures of the shape of ``slot`` need."""
         tick = Tick([slot.step], device=self._device)
-        inputs = tick.model_input(slot.latents[None]).to(self._unet.dtype)
+        inputs = tick.model_input(slot.latents[None]).to(self._dtype)
         self._denoiser.warm_up(self._rows([slot], inputs, tick.timesteps, self._sent(torch.zeros(1).long())))
 
     @torch.inference_mode()
@@ -121,7 +122,7 @@ class Model:
         """
         tick = Tick([slot.step for slot in slots], device=self._device)
         latents = torch.stack([slot.latents for slot in slots])
-        inputs = tick.model_input(latents).to(self._unet.dtype)
+        inputs = tick.model_input(latents).to(self._dtype)
         output = self._guided(slots, inputs, tick.timesteps)
         estimates = {
             slot: self._schedule.clean(slot.step, slot.latents, own)
@@ -204,7 +205,7 @@ class Model:
 
     def _noise(self, picture: Picture, random: torch.Generator) -> torch.Tensor:
         shape = (1, self._unet.config.in_channels, picture.height // SIZE_STEP, picture.width // SIZE_STEP)
-        noise = torch.randn(shape, generator=random, dtype=self._unet.dtype)[0]
+        noise = torch.randn(shape, generator=random, dtype=self._dtype)[0]
         return self._sent(noise).float()
 
     def _step_noise(self, slots: Sequence[Slot]) -> torch.Tensor | None:
@@ -251,7 +252,7 @@ class Model:
         if (width := self._unet.config.time_cond_proj_dim) is not None:
             scales = torch.tensor([slot.conditioning.guidance - 1 for slot in slots])
             embedded = self._pipeline.get_guidance_scale_embedding(scales, embedding_dim=width)
-            found["timestep_cond"] = self._sent(embedded.to(self._unet.dtype))[owners]
+            found["timestep_cond"] = self._sent(embedded.to(self._dtype))[owners]
         return found
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -275,7 +276,7 @@ class Model:
     def _unsafe(self, decoded: torch.Tensor) -> list[bool]:
         if self.previews:
             return [False] * len(decoded)
-        _, held = self._pipeline.run_safety_checker(decoded.clone(), decoded.device, self._unet.dtype)
+        _, held = self._pipeline.run_safety_checker(decoded.clone(), decoded.device, self._dtype)
         return list(held)
 
 

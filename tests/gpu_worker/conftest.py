@@ -34,7 +34,8 @@ def demo_entry() -> ModelEntry:
 @pytest.fixture(scope="session")
 def engine(demo_entry: ModelEntry, model_folder: Path) -> Engine:
     policy = Policy(capacity=8, fill=0, patience=100)
-    engine = Engine(placement=Placement(torch.device("cpu"), torch.float32), policy=policy)
+    placement = Placement(torch.device("cpu"), torch.float32)
+    engine = Engine(placement=placement, policy=policy, buckets=(2,))
     engine.offer(demo_entry, model_folder)
     engine.warm_up()
     return engine
