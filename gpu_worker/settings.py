@@ -34,9 +34,9 @@ class WorkerSettings(SettingsGroup):
     ``worker_model_memory`` is how many bytes of the device those may take that are loaded at a time, without
     limit when 0. ``worker_precision`` is that of the weights, by default what suits the device; with
     ``worker_fp8`` the large products of fused models have eight bits, which is faster and rounds more.
-    ``worker_fusion`` has models run through fused blocks, on CUDA with our own kernels and graphs recorded for
-    batches of as many rows as ``worker_buckets`` says (a guided picture has two; by default one row, and
-    every size that guided pictures have), and ``worker_kernel_dir`` keeps the kernels.
+    ``worker_fusion`` has models run through fused blocks, on CUDA with our own kernels and with graphs, which
+    are recorded for batches of as many rows as ``worker_buckets`` says (a guided picture has two; by default
+    one row, and every size that guided pictures have), and ``worker_kernel_dir`` keeps the kernels.
     ``worker_drain_seconds`` is how long the pictures under way may still take once it is told to stop, and
     ``worker_stall_seconds`` how long a part of it may stand still until it ends itself, for ever when 0.
     """

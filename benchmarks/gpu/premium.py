@@ -145,7 +145,7 @@ def _drawing(found: Sequence[_Filled]) -> str:
     ]
     dots = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#00798c"/>'
-        f'<text x="{x - 8:.1f}" y="{y - 10:.1f}" text-anchor="end">up to {one.fill}: '
+        f'<text x="{x - 8:.1f}" y="{y - 10:.1f}" text-anchor="end">filled {one.fill}: '
         f"{one.over_backlog.latencies.p95:.2f} s, {one.over_backlog.images_per_second:.2f} images/s</text>"
         for one, (x, y) in zip(found, places, strict=True)
     )

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from core.clock import now
+from core.errors import ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.messages import Control, Job, Outcome, Parameters, Progress, Started, decode_result
 from core.queue import Lane, Queue
@@ -276,6 +277,29 @@ async def test_a_worker_that_must_leave_hands_its_job_back(
     await asyncio.wait_for(running, 30)
     await silence()
     assert await queue.position_of(Lane.PREMIUM, sent.id)
+
+
+async def test_a_job_whose_beginning_cannot_be_told_leaves_its_slots_and_comes_again(
+    worker: Worker, queue: Queue, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, refused = queue.publish_result, asyncio.Event()
+
+    async def publish_later(tier: Tier, report: Started | Outcome) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise ServiceUnavailableError("The broker does not answer.")
+        await publish(tier, report)
+
+    monkeypatch.setattr(queue, "publish_result", publish_later)
+    sent = job(steps=300)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await asyncio.wait_for(refused.wait(), 20)
+    await asyncio.sleep(0.2)
+    assert engine.progress is None
+    started, outcome = await results(queue, PREMIUM_RESULTS, 2)
+    assert isinstance(outcome, Outcome)
+    assert (started.id, started.attempt) == (sent.id, 2)
+    assert (outcome.state, outcome.attempt) == (GenerationState.SUCCEEDED, 2)
 
 
 async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
