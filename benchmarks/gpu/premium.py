@@ -32,7 +32,6 @@ class _Filled:
     """What a worker came to whose premium steps are filled up to ``fill`` pictures with the batch tier's."""
 
     fill: int
-    batch_only: float
     over_backlog: Served
 
 
@@ -69,7 +68,7 @@ class _Part:
                         self._record(alone, served="alone")
                     batch_only = await saturate(rig, self._orders.parameters(_ROUNDS * slots))
                     served = await serve(service(rig, pressure=5 * slots), self._orders, self._arrivals)
-            found.append(_Filled(fill, batch_only, served))
+            found.append(_Filled(fill, served))
             self._record(
                 served,
                 served="over a backlog",

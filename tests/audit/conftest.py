@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from core.queue import Queue
 from core.settings import DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
 from tests.audit.report import Report, print_table
-from tests.audit.target import Backing, Target, open_accounts, running, sign_in
+from tests.audit.target import ACCOUNTS, Backing, Target, open_accounts, running, sign_in
 from tests.conftest import Server, free_port, new_broker_account, new_database
 from tests.served_api import (
     api_settings,
@@ -72,7 +72,7 @@ def target(backing: Backing, server_folder: Path) -> Iterator[Target]:
     """The audited process, with the limits that it has unless an operator sets others."""
     log = server_folder / "audited-api.log"
     with running(backing, port=free_port(), metrics_port=free_port(), log=log) as started:
-        for email in ("premium@example.org", "normal@example.org"):
+        for email in ACCOUNTS:
             started.customers[email] = sign_in(started, email)
         yield started
         started.assert_calm()

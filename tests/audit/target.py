@@ -90,6 +90,10 @@ class Customer:
         return {"type": "connection_init", "payload": {"authorization": f"Bearer {self.token}"}}
 
 
+ACCOUNTS: Final = {"premium@example.org": 30, "normal@example.org": None, "guessed@example.org": 30}
+"""Addresses of the customers, and for how many days each is premium."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A running api process."""
@@ -125,6 +129,11 @@ class Target:
     def normal(self) -> Customer:
         """Another one, who is up to no good."""
         return self.customers["normal@example.org"]
+
+    @property
+    def guessed(self) -> Customer:
+        """One whose attempts no other test spends, as those do that send whatever the schema allows."""
+        return self.customers["guessed@example.org"]
 
     def memory(self) -> int:
         """The process's resident bytes."""
@@ -258,10 +267,10 @@ def _wait_until_serving(target: Target) -> None:
 
 
 async def open_accounts(backing: Backing) -> None:
-    """The two customers' accounts."""
+    """The customers' accounts."""
     password_hash = await PasswordHasher(backing.tokens).hash(PASSWORD)
     async with database(backing.database):
-        for email, days in (("premium@example.org", 30), ("normal@example.org", None)):
+        for email, days in ACCOUNTS.items():
             await Account.create(
                 email=email,
                 email_key=email,
