@@ -205,6 +205,7 @@ class Worker:
             except Exception as error:
                 log.exception("job_broken")
                 span.fail(type(error).__name__)
+                self._engine.cancel(one.id)
                 await self._retry_or_fail(one, error)
 
     def _span(self, one: Assignment) -> tracing.Span:

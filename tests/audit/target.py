@@ -73,11 +73,12 @@ class Backing:
 
 @dataclass(frozen=True, kw_only=True)
 class Customer:
-    """Somebody with an account who is signed in."""
+    """Somebody with an account who is signed in, since a moment of the monotonic clock."""
 
     email: str
     token: str
     refresh_token: str
+    signed_in: float = 0.0
 
     @property
     def headers(self) -> dict[str, str]:
@@ -291,4 +292,9 @@ def sign_in(target: Target, email: str) -> Customer:
     assert answer.status_code == httpx.codes.OK, target.logged()[-3000:]
     session = answer.json()["data"]["signin"]
     assert session["__typename"] == "Session", session
-    return Customer(email=email, token=session["accessToken"], refresh_token=session["refreshToken"])
+    return Customer(
+        email=email,
+        token=session["accessToken"],
+        refresh_token=session["refreshToken"],
+        signed_in=time.monotonic(),
+    )
