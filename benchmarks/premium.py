@@ -141,7 +141,7 @@ class Comparison:
 
     async def run(self) -> list[Figure]:
         """Every round, and what came of them."""
-        one_by_one = await asyncio.to_thread(_one_by_one, self._stock, self._orders)
+        one_by_one = await asyncio.to_thread(one_by_one_rate, self._stock, self._orders)
         rate = LOAD * one_by_one
         for number in range(self._plan.rounds):
             arrivals = poisson_arrivals(rate=rate, count=self._plan.arrivals, seed=number)
@@ -223,7 +223,7 @@ async def measure_total(folder: Path, *, rounds: int, arrivals: int, batch_only:
     """Only what premium customers over a backlog cost in pictures: without the baselines, in less time."""
     orders, totals, found = Orders(2), Totals(batch_only), Found()
     stock = await asyncio.to_thread(StockPipeline)
-    rate = LOAD * await asyncio.to_thread(_one_by_one, stock, orders)
+    rate = LOAD * await asyncio.to_thread(one_by_one_rate, stock, orders)
     async with open_rig(folder) as rig, open_worker(rig):
         await saturate(rig, orders.parameters(SLOTS))
         for number in range(rounds):
@@ -239,7 +239,8 @@ async def measure_total(folder: Path, *, rounds: int, arrivals: int, batch_only:
     ]
 
 
-def _one_by_one(stock: StockPipeline, orders: Orders) -> float:
+def one_by_one_rate(stock: StockPipeline, orders: Orders) -> float:
+    """Pictures a second that the pipeline makes one by one."""
     stock.make(orders.parameters(1))
     return statistics.median(stock_rate(stock, orders.parameters(2), 1) for _ in range(5))
 

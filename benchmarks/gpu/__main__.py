@@ -2,9 +2,10 @@
 
 1 diffusers' pipeline as it comes, 2 the same compiled, 3 the whole worker when it never lacks work, 4 a lone
 picture and premium latency, 5 likeness to the pipeline's pictures, 6 cold start and warm restart, 7 a profile
-of the engine. Parts 4 and 7 also draw, beside --out. The weights are random, so nothing is downloaded. With
-one model at a time a part should take less than eight minutes on an H100 or H200.
-Every figure is a line of JSON, appended to --out as soon as it is known. With --tiny it runs anywhere, on
+of the engine, 8 premium latency by the batch tier's share of its steps. Parts 7 and 8 also draw, beside
+--out. The weights are random, so nothing is downloaded. With one model at a time a part should take less than
+eight minutes on an H100 or H200. Every figure is a line of JSON, appended to --out as soon as it is known.
+With --tiny it runs anywhere, on
 models that are too small to tell anything.
 """
 
@@ -29,6 +30,7 @@ PARTS: Final[dict[int, Callable[[Bench], None]]] = {
     5: engine.likeness,
     6: worker.starts,
     7: profile.profiled,
+    8: premium.shares,
 }
 
 

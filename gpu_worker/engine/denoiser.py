@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from core.telemetry import UNET_ROWS
+from gpu_worker.engine.pace import Graph, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -28,14 +29,13 @@ class CudaGraphs:
 
     For one thread. All graphs share their memory, so they must run one after the other.
 
-    A graph is launched when the one before it is done. The driver's queue has no room for two of a thousand
-    kernels: launching one behind another spins with the driver's lock held, and for as long no other thread
-    can embed a prompt or decode a picture.
+    Args:
+        pace: says when one is launched.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
         self._pool: Any = None
-        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # torch has no annotations
+        self._pace = pace
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """See :class:`Recorder`."""
@@ -45,11 +45,10 @@ class CudaGraphs:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             answer = function()
         self._pool = graph.pool()
+        recorded = Graph(graph.replay)
 
         def replay() -> torch.Tensor:
-            self._done.synchronize()
-            graph.replay()
-            self._done.record()
+            self._pace.launch(recorded)
             return answer
 
         return replay

@@ -23,7 +23,7 @@ from core.messages import Speed
 from core.telemetry import SLOTS, TICK_PICTURES, TICK_SECONDS
 from gpu_worker.engine.aside import aside_on
 from gpu_worker.engine.model import Model, Pixels
-from gpu_worker.engine.pace import Pace
+from gpu_worker.engine.pace import pace_on
 from gpu_worker.engine.policy import Policy
 from gpu_worker.engine.residency import Residency
 from gpu_worker.engine.shelf import Shelf
@@ -60,18 +60,20 @@ class Engine:
         # CUDA graphs are replayed on the thread that recorded them.
         self.thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._policy = policy
+        self._pace = pace_on(placement.device)
         self._shelf = Shelf(
             placement=placement,
+            pace=self._pace,
             residency=Residency(budget=model_memory, patience=policy.patience),
             buckets=buckets,
         )
         self._aside = aside_on(placement.device)
         # Reading a large model takes seconds, and nobody's decoding is to wait for that.
         self._loader = aside_on(placement.device)
-        self._pace = Pace(placement.device)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._premium_came = threading.Event()
         self._unsettled = False
+        self._holding = False
         self._waiting: list[Demand] = []
         self._slots: list[Slot] = []
         self._decoding: list[Slot] = []
@@ -164,7 +166,8 @@ class Engine:
     def turn(self) -> None:
         """Take in what has arrived, waiting for something when there is nothing to do, and take one tick."""
         idle = not self._under_way
-        if not (self._able or self._unsettled or self._aside.waiting or self._loader.waiting):
+        able = self._able and not self._holding
+        if not (able or self._unsettled or self._aside.waiting or self._loader.waiting):
             self._inbox.get()()
         if idle:
             self._worked_until = time.monotonic()
@@ -174,6 +177,7 @@ class Engine:
         self._fetch_model()
         for aside in (self._aside, self._loader):
             aside.between_ticks(self._hurried)
+        self._pace.linger(self._take_in_within)
         # What is ready now takes part in this tick, and may be what others have waited for.
         self._unsettled = self._take_in()
         self._take_tick()
@@ -190,6 +194,14 @@ class Engine:
         while not self._inbox.empty():
             self._inbox.get()()
         return found
+
+    def _take_in_within(self, seconds: float) -> None:
+        """Do one thing that the inbox says within ``seconds``, if it says anything."""
+        try:
+            self._inbox.get(timeout=seconds)()
+        except queue.Empty:
+            return
+        self._prepare()
 
     def _hurried(self) -> bool:
         """Whether premium waits for a tick; now and then the batch tier's texts and pictures go before it."""
@@ -280,8 +292,11 @@ class Engine:
     # Ticks
 
     def _take_tick(self) -> None:
-        chosen = self._policy.choose(self._able, tick=self._tick + 1, fits=self._fits)
-        if not chosen:
+        able = self._able
+        chosen = self._policy.choose(able, tick=self._tick + 1, fits=self._fits)
+        # With premium among the able the batch tier's turn has come, and is not to be put off.
+        self._holding = not any(slot.premium for slot in able) and self._premium_aside
+        if self._holding or not chosen:
             return
         reach(Failpoint.TICK_BEFORE_STEP)
         self._tick += 1
@@ -321,6 +336,15 @@ class Engine:
             for slot in slots:
                 slot.ticked = self._tick
                 slot.listener.stepped(slot.picture, slot.position)
+
+    @property
+    def _premium_aside(self) -> bool:
+        """Whether a premium picture is on its way into a slot or out of one.
+
+        That takes less time than most steps of the batch tier, which it would wait for or be slowed down by.
+        """
+        entering = (one for one in self._waiting if self._shelf.get(one.picture.model))
+        return any(one.premium for one in (*entering, *self._decoding))
 
     def _watched(self, model: Model, slots: Sequence[Slot]) -> Sequence[Slot]:
         """Those of ``slots`` whose listeners want a preview now."""

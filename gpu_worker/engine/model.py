@@ -14,6 +14,7 @@ from core.errors import DarkroomError, GenerationFailedError, GenerationRejected
 from gpu_worker.engine.denoiser import CudaGraphs, Denoiser
 from gpu_worker.engine.fusion import fuse
 from gpu_worker.engine.half_range import shrink
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.preview import LatentColours, NoiseSchedule
 from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
@@ -37,7 +38,13 @@ class Model:
     """
 
     def __init__(
-        self, entry: ModelEntry, folder: Path, placement: Placement, buckets: Sequence[int] = ()
+        self,
+        entry: ModelEntry,
+        folder: Path,
+        placement: Placement,
+        *,
+        pace: Pace,
+        buckets: Sequence[int] = (),
     ) -> None:
         """Load ``entry`` from its weights in ``folder``.
 
@@ -45,6 +52,7 @@ class Model:
             entry: which model.
             folder: in diffusers' layout.
             placement: where and in which precision.
+            pace: of the thread that takes its steps.
             buckets: the sizes of a batch in rows for which the U-Net, its blocks fused, is recorded on CUDA;
                 where there are none, all of it runs as diffusers has it.
 
@@ -71,7 +79,7 @@ class Model:
         elif placement.device.type == "cpu":
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
-        recorder = CudaGraphs() if buckets and placement.device.type == "cuda" else None
+        recorder = CudaGraphs(pace) if buckets and placement.device.type == "cuda" else None
         self._denoiser = Denoiser(self._unet, recorder=recorder, buckets=buckets)
 
     @torch.inference_mode()

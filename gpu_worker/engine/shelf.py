@@ -16,6 +16,7 @@ from core.catalogue import ModelEntry
 from core.errors import ConfigurationError
 from core.telemetry import MODEL_BYTES
 from gpu_worker.engine.model import Model
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.residency import Residency, Resident
 from gpu_worker.engine.slots import Demand
 from gpu_worker.pipeline import Placement
@@ -37,8 +38,11 @@ class _Placed:
 class Shelf:
     """Keeps models within the device's memory. For the engine's thread, but for ``load``."""
 
-    def __init__(self, *, placement: Placement, residency: Residency, buckets: Sequence[int]) -> None:
+    def __init__(
+        self, *, placement: Placement, pace: Pace, residency: Residency, buckets: Sequence[int]
+    ) -> None:
         self._placement = placement
+        self._pace = pace
         self._residency = residency
         self._buckets = buckets
         self._offered: dict[str, tuple[ModelEntry, Path]] = {}
@@ -133,7 +137,7 @@ class Shelf:
         """
         began = time.monotonic()
         entry, folder = self._offered[model]
-        loaded = Model(entry, folder, self._placement, self._buckets)
+        loaded = Model(entry, folder, self._placement, pace=self._pace, buckets=self._buckets)
         log.info(
             "engine.loaded",
             model=model,

@@ -231,6 +231,31 @@ def test_a_premium_picture_joins_at_the_next_step_and_batch_waits_for_it(
     assert [ears.steps(one) for one in batch] == [list(range(1, 11))] * 2
 
 
+def test_a_premium_picture_that_comes_while_another_is_decoded_has_the_next_step(
+    demo_entry: ModelEntry, model_folder: Path
+) -> None:
+    engine = Engine(placement=CPU, policy=Policy(capacity=2, fill=0, patience=100))
+    engine.offer(demo_entry, model_folder)
+    short, long = (picture(seed=n, tier=Tier.NORMAL, steps=n) for n in (2, 9))
+    premium = picture(steps=3)
+
+    class Hurried(Ears):
+        """Asks for the premium picture as soon as the short one is there."""
+
+        def ended(self, picture: Picture, made: Image.Image | Exception) -> None:
+            super().ended(picture, made)
+            if picture == short:
+                self.before = len(self.heard)
+                engine.submit(premium, self)
+
+    ears = Hurried()
+    for one in (short, long):
+        engine.submit(one, ears)
+    while len(ears.made) < 3:
+        engine.turn()
+    assert ears.heard[ears.before :][:3] == [(premium.job, step) for step in (1, 2, 3)]
+
+
 def test_canceling_frees_the_slot_before_the_next_step_and_is_not_told(engine: Engine) -> None:
     ears = Ears()
     gone, stays = picture(steps=50), picture(steps=5)
