@@ -41,10 +41,17 @@ def program(words: list[str]) -> typer.Typer:
 
     Operators' need the libraries of the database and customers' those of a GraphQL client. Who has one kind
     installed need not have the other, nor wait for it.
+
+    Raises:
+        CommandError: the libraries of the first word's kind are not installed.
     """
     word = words[0] if words else ""
     if word in CUSTOMERS:
         kinds = [_commands("console.customers")]
+        if kinds == [None]:
+            raise CommandError(
+                f"{word} needs libraries that are not installed here: pip install 'darkroom[client]'"
+            )
     else:
         operators = _commands("console.operators")
         known = operators is not None and word in typer.main.get_group(operators).commands

@@ -2,25 +2,12 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from console.client import Answer
-
-_HOUR: Final = 3600
-_MINUTE: Final = 60
-
-
-def span(seconds: float) -> str:
-    """A duration for people, such as ``1 min 20 s``."""
-    whole = max(0, round(seconds))
-    if whole >= _HOUR:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    if whole >= _MINUTE:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole} s"
+from console.durations import span
 
 
 def moment(stamp: str) -> str:

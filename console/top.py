@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from console import standing
-from console.progress import span
+from console.durations import span
 from console.standing import Standing, WindowStanding
 from core.lifecycle import Tier
 from core.queue import Lane, Queue

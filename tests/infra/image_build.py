@@ -75,17 +75,17 @@ class ImageBuild:
         self._left_out = left_out
         self._ignored = (context / ".dockerignore").read_text().splitlines()
         self.instructions = list(_stages(dockerfile.read_text()))
-        self._built: dict[str, Stage] = {}
+        self.built: dict[str, Stage] = {}
 
     def build(self, target: str) -> Stage:
         """Carry a stage out, and before it those that it is made from."""
-        if target not in self._built:
+        if target not in self.built:
             base, steps = next((base, steps) for name, base, steps in self.instructions if name == target)
             stage = self._start(target, base)
             for instruction, arguments in steps:
                 getattr(self, f"_{instruction.lower()}")(stage, arguments)
-            self._built[target] = stage
-        return self._built[target]
+            self.built[target] = stage
+        return self.built[target]
 
     def _start(self, name: str, base: str) -> Stage:
         root = self._folder / name

@@ -1,7 +1,6 @@
 """The images, as far as they can be seen without a container engine.
 
-Here they are made with the dependencies of this environment; `make images` installs each one's own from
-nothing.
+Here each one's own dependencies are linked from this environment; `make images` installs them from nothing.
 """
 
 import asyncio
@@ -21,6 +20,7 @@ from core.queue import Queue
 from core.settings import DatabaseSettings, MailSettings, StorageSettings
 from tests.conftest import free_port
 from tests.infra.image_build import ImageBuild, Stage
+from tests.linked_environment import link_environment
 
 pytestmark = pytest.mark.infra
 
@@ -30,14 +30,21 @@ PROCESSES = ("api", "batcher", "gpu_worker")
 
 
 class QuickBuild(ImageBuild):
-    """With this environment in place of a new one, and GraphiQL as `make` has built it."""
+    """With packages of this environment in place of new ones, and both pages as `make` has built them."""
 
     def build(self, target: str) -> Stage:
+        if target in self.built:
+            return self.built[target]
         stage = super().build(target)
         venv = stage.root / "opt" / "venv"
-        if target == "dependencies" and not venv.exists():
+        if target == "dependencies":
             venv.parent.mkdir(parents=True)
             venv.symlink_to(sys.prefix)
+        if target.endswith("-dependencies"):
+            [steps] = [steps for name, _, steps in self.instructions if name == target]
+            [extra] = {extra for _, command in steps for extra in re.findall(r"'\.\[(.+)\]'", command)}
+            venv.unlink()
+            link_environment(venv, extra=extra)
         if target == "frontend":
             for built in REPOSITORY.glob("api/*/dist"):
                 shutil.copytree(
@@ -135,7 +142,9 @@ async def test_an_image_holds_all_that_its_process_needs(
 async def migrates(stage: Stage, environment: Mapping[str, str]) -> None:
     """What the migration's job runs, with the program that the image has for it."""
     for command in (["migrate"], ["streams", "--update"]):
+        # Its first line names /opt/venv, which here is another folder for the stage that installed it.
         darkroom = await asyncio.create_subprocess_exec(
+            stage.path("/opt/venv/bin/python"),
             stage.path("/opt/darkroom/bin/darkroom"),
             *command,
             cwd=stage.root,

@@ -1,0 +1,43 @@
+"""``darkroom`` where only some of its libraries are installed."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.linked_environment import link_environment
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("extra", "there", "missing", "reason"),
+    [
+        ("client", ["generate", "watch", "signin"], "migrate", "No such command 'migrate'"),
+        ("api", ["migrate", "top", "window"], "generate", "pip install 'darkroom[client]'"),
+    ],
+)
+def test_customers_commands_need_nothing_of_operators_and_the_other_way_round(
+    extra: str, there: list[str], missing: str, reason: str, tmp_path: Path
+) -> None:
+    python = link_environment(tmp_path / "venv", extra=extra)
+
+    def darkroom(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, "-m", "console", *words],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for command in there:
+        told = darkroom(command, "--help")
+        assert told.returncode == 0, told.stderr
+        assert command in told.stdout
+    assert darkroom("--help").returncode == 0
+    refused = darkroom(missing, "--help")
+    assert refused.returncode != 0
+    assert reason in refused.stderr
+    assert "Traceback" not in refused.stderr
