@@ -13,12 +13,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("extra", "there", "missing", "reason"),
     [
-        ("client", ["generate", "watch", "signin"], "migrate", "No such command 'migrate'"),
-        ("api", ["migrate", "top", "window"], "generate", "pip install 'darkroom[client]'"),
+        ("client", "generate", "migrate", "No such command 'migrate'"),
+        ("api", "migrate", "generate", "pip install 'darkroom[client]'"),
     ],
 )
 def test_customers_commands_need_nothing_of_operators_and_the_other_way_round(
-    extra: str, there: list[str], missing: str, reason: str, tmp_path: Path
+    extra: str, there: str, missing: str, reason: str, tmp_path: Path
 ) -> None:
     python = link_environment(tmp_path / "venv", extra=extra)
 
@@ -32,11 +32,11 @@ def test_customers_commands_need_nothing_of_operators_and_the_other_way_round(
             check=False,
         )
 
-    for command in there:
-        told = darkroom(command, "--help")
-        assert told.returncode == 0, told.stderr
-        assert command in told.stdout
-    assert darkroom("--help").returncode == 0
+    told = darkroom("--help")
+    assert told.returncode == 0, told.stderr
+    assert there in told.stdout
+    assert missing not in told.stdout
+    assert darkroom(there, "--help").returncode == 0
     refused = darkroom(missing, "--help")
     assert refused.returncode != 0
     assert reason in refused.stderr

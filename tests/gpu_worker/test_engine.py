@@ -155,15 +155,21 @@ def test_a_picture_does_not_depend_on_its_neighbours(scheduler: Scheduler, engin
     assert all(psnr(alone, other) < 30 for index, other in enumerate(together) if index != 2)
 
 
+@pytest.fixture(scope="module")
+def made_alone(model_folder: Path) -> list[tuple[Picture, Image.Image]]:
+    """Eight pictures that have little in common, as diffusers makes each of them."""
+    schedulers = [*Scheduler, *Scheduler][:8]
+    asked = [picture(seed=n, scheduler=one, steps=3 + n) for n, one in enumerate(schedulers)]
+    return [(one, plain_pipeline(model_folder, one)) for one in asked]
+
+
 @pytest.mark.parametrize("count", range(1, 9))
 def test_batches_of_every_size_hold_the_pictures_made_alone(
-    count: int, engine: Engine, model_folder: Path
+    count: int, engine: Engine, made_alone: list[tuple[Picture, Image.Image]]
 ) -> None:
-    schedulers = [*Scheduler, *Scheduler][:count]
-    asked = [picture(seed=n, scheduler=one, steps=3 + n) for n, one in enumerate(schedulers)]
-    made = make(engine, *asked)
-    for one, got in zip(asked, made, strict=True):
-        assert psnr(got, plain_pipeline(model_folder, one)) >= SAME_DB
+    made = make(engine, *(asked for asked, _ in made_alone[:count]))
+    for (_, alone), got in zip(made_alone, made, strict=False):
+        assert psnr(got, alone) >= SAME_DB
 
 
 def test_joining_pausing_and_canceling_at_random_changes_no_picture(engine: Engine) -> None:
