@@ -161,6 +161,15 @@ def test_what_is_ours_is_asked_whether_it_lives_and_whether_it_works(overlay: st
         assert paths == ["/health/live", "/health/live", works]
 
 
+@pytest.mark.parametrize("overlay", CLOUD)
+def test_a_node_of_the_broker_has_started_once_its_streams_are_in_step(overlay: str) -> None:
+    """Both of the others' questions leave streams out, and the next node would go too early."""
+    spec = named(overlay, "StatefulSet", "nats")["spec"]["template"]["spec"]
+    [nats] = [container for container in spec["containers"] if container["name"] == "nats"]
+    paths = [nats[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")]
+    assert paths == ["/healthz", "/healthz?js-enabled-only=true", "/healthz?js-server-only=true"]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_two_deployments_of_one_worker_share_the_tiers(overlay: str) -> None:
     [premium, batch] = [
