@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import nats as nats_client
 import pytest
 from nats.aio.client import Client
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
@@ -427,6 +429,30 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     settings = BrokerSettings(nats_url="tls://127.0.0.1:1", nats_ca_file=tmp_path / "none.pem")
     with pytest.raises(ConfigurationError, match="DARKROOM_NATS_CA_FILE"):
         Queue(settings, name="tests")
+
+
+async def test_who_leaves_while_the_broker_speaks_tells_of_no_refusal(broker: Broker) -> None:
+    """TLS takes what still comes after the goodbye for an error."""
+    one = Progress(id=UUID(JOB), state=GenerationState.RUNNING, preview="x" * 4096)
+    async with connected(broker, Role.BATCHER) as batcher:
+
+        async def speak() -> None:
+            while True:
+                for _ in range(20):
+                    await batcher.publish_progress(one)
+                await asyncio.sleep(0)
+
+        speaking = asyncio.create_task(speak())
+        try:
+            for _ in range(5):
+                async with connected(broker, Role.API) as api:
+                    await api.subscribe_progress(one.id, lambda _: None)
+                    await asyncio.sleep(0.2)
+                    with capture_logs() as told:
+                        await api.close()
+                assert [line for line in told if line["log_level"] in ("warning", "error")] == []
+        finally:
+            speaking.cancel()
 
 
 async def test_a_password_is_changed_without_an_interruption(broker: Broker) -> None:
