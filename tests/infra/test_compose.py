@@ -126,6 +126,14 @@ def test_what_is_ours_runs_with_a_root_that_nobody_can_write(service: str, compo
     assert declared["tmpfs"] == ["/tmp"]  # noqa: S108 - the container's
 
 
+def test_health_is_asked_for_with_get(compose: dict[str, Any]) -> None:
+    """Which is what the servers' pages are for; with `--spider` it depends on the wget."""
+    checks = [service.get("healthcheck", {}).get("test", []) for service in compose["services"].values()]
+    asked = [words for words in checks if "wget" in words]
+    assert len(asked) == 2
+    assert not any("--spider" in words for words in asked)
+
+
 def test_nothing_is_reached_from_elsewhere(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert ports
