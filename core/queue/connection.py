@@ -22,6 +22,9 @@ _TURNED_AWAY: Final = ("authorization violation", "user authentication", "accoun
 """What the server says, in small letters, as the library gives it."""
 
 _STALE: Final = "stale connection"
+_TOO_LATE: Final = "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+"""Why TLS complains of what the server still says to somebody who has said goodbye."""
+
 _CONNECT_SECONDS: Final = 2
 _REMEMBERED_SECONDS: Final = 60.0
 
@@ -125,6 +128,8 @@ class Connection(Client):
             self._turn_away(f"user {self._user} or its password is refused")
         elif isinstance(error, ssl.SSLCertVerificationError):
             self._turn_away(f"the server's certificate does not hold: {error.verify_message}")
+        elif isinstance(error, ssl.SSLError) and error.reason == _TOO_LATE:
+            log.debug("broker_error", error=repr(error))
         elif isinstance(error, ssl.SSLError):
             self._turn_away(f"the server does not speak TLS from the first byte: {error.reason}")
         elif isinstance(error, TimeoutError) and not self._broker.encrypted:

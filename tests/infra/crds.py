@@ -132,6 +132,11 @@ class _Bootstrap(_Part):
     initdb: _InitDb
 
 
+class _ServerCertificates(_Part):
+    serverCASecret: str
+    serverTLSSecret: str
+
+
 class _Storage(_Part):
     size: Quantity
 
@@ -179,6 +184,7 @@ class _ClusterSpec(_Part):
     instances: int = Field(ge=1)
     imageName: str
     bootstrap: _Bootstrap
+    certificates: _ServerCertificates
     storage: _Storage
     walStorage: _Storage
     resources: _Resources
@@ -282,8 +288,13 @@ class _IssuerRef(_Part):
     kind: Literal["Issuer", "ClusterIssuer"]
 
 
+class _SecretTemplate(_Part):
+    labels: dict[str, str]
+
+
 class _CertificateSpec(_Part):
     secretName: str
+    secretTemplate: _SecretTemplate | None = None
     issuerRef: _IssuerRef
     privateKey: _PrivateKey
     duration: Duration

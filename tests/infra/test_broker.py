@@ -1,33 +1,40 @@
 """The broker's production configuration: who gets in, and that each may do its part and nothing else."""
 
 import asyncio
+import json
+import os
+import re
 import shutil
 import signal
 import ssl
 import subprocess
+import sysconfig
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import nats as nats_client
 import pytest
 from nats.aio.client import Client
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from core.clock import now
 from core.errors import ConfigurationError, ServiceUnavailableError
 from core.lifecycle import GenerationState, Tier
 from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
 from core.queue import Lane, Queue, Role, topology
-from core.settings import BrokerSettings
+from core.settings import BrokerSettings, DatabaseSettings
 from infra.local import nats
 from infra.nats.certificates import Certificate
 from infra.nats.node import BrokerNode
 from infra.nats.users import USERS, write_users
 from tests.conftest import free_port, run_server, wait_for_port
+from tests.infra.rendering import REPOSITORY
 from tests.jobs import job
 
 STREAMS = ("PREMIUM", "NORMAL", "BATCH", "RESULTS", "CLOCK", "ADVISORIES", "PROGRESS", "KV_WORKERS")
@@ -95,6 +102,33 @@ async def connected(broker: Broker, role: Role, *, user: str | None = None) -> A
         assert queue.refusal is None
     finally:
         await queue.close()
+
+
+async def test_an_operator_in_a_pod_of_the_api_asks_the_broker_as_the_documents_say(
+    broker: Broker, database_settings: DatabaseSettings
+) -> None:
+    [script] = re.findall(r"sh -c '(.+?)'", (REPOSITORY / "docs" / "kubernetes.md").read_text())
+    api, operator = broker.settings("api"), broker.settings("operator")
+    assert api.nats_password
+    assert operator.nats_password
+    environment = {
+        **os.environ,
+        "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+        "DARKROOM_DATABASE_URL": database_settings.database_url.get_secret_value(),
+        "DARKROOM_NATS_URL": api.nats_url,
+        "DARKROOM_NATS_CA_FILE": str(api.nats_ca_file),
+        "DARKROOM_NATS_USER": "api",
+        "DARKROOM_NATS_PASSWORD": api.nats_password.get_secret_value(),
+    }
+    asked = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script, "-", "top", "--json"),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    told, _ = await asked.communicate(operator.nats_password.get_secret_value().encode())
+    assert asked.returncode == 0
+    assert set(json.loads(told)["queues"]) == set(LANES)
 
 
 async def test_every_process_can_do_its_part(broker: Broker) -> None:
@@ -395,6 +429,30 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     settings = BrokerSettings(nats_url="tls://127.0.0.1:1", nats_ca_file=tmp_path / "none.pem")
     with pytest.raises(ConfigurationError, match="DARKROOM_NATS_CA_FILE"):
         Queue(settings, name="tests")
+
+
+async def test_who_leaves_while_the_broker_speaks_tells_of_no_refusal(broker: Broker) -> None:
+    """TLS takes what still comes after the goodbye for an error."""
+    one = Progress(id=UUID(JOB), state=GenerationState.RUNNING, preview="x" * 4096)
+    async with connected(broker, Role.BATCHER) as batcher:
+
+        async def speak() -> None:
+            while True:
+                for _ in range(20):
+                    await batcher.publish_progress(one)
+                await asyncio.sleep(0)
+
+        speaking = asyncio.create_task(speak())
+        try:
+            for _ in range(5):
+                async with connected(broker, Role.API) as api:
+                    await api.subscribe_progress(one.id, lambda _: None)
+                    await asyncio.sleep(0.2)
+                    with capture_logs() as told:
+                        await api.close()
+                assert [line for line in told if line["log_level"] in ("warning", "error")] == []
+        finally:
+            speaking.cancel()
 
 
 async def test_a_password_is_changed_without_an_interruption(broker: Broker) -> None:

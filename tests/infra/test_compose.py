@@ -27,6 +27,9 @@ SETTINGS: dict[str, type[ProcessSettings]] = {
     "gpu_worker": GpuWorkerSettings,
 }
 
+# A default may hold a variable with a default.
+_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?::-(?P<default>(?:\$\{[^}]*\}|[^}])*)|:\?[^}]*)\}")
+
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -48,15 +51,17 @@ def interpolated(node: Any, variables: dict[str, str]) -> Any:
         if found[0] == "$$":
             return "$"
         name, default = found["name"], found["default"]
-        assert default is not None or name in variables, f"{name} is not made up"
-        return variables.get(name, default)
+        if name in variables:
+            return variables[name]
+        assert default is not None, f"{name} is not made up"
+        return str(interpolated(default, variables))
 
     if isinstance(node, dict):
         return {name: interpolated(item, variables) for name, item in node.items()}
     if isinstance(node, list):
         return [interpolated(item, variables) for item in node]
     if isinstance(node, str):
-        return re.sub(r"\$\$|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)\}", value, node)
+        return _VARIABLE.sub(value, node)
     return node
 
 
@@ -79,11 +84,38 @@ def test_each_process_is_told_what_it_needs_and_nothing_else(
 ) -> None:
     environment = compose["services"][process]["environment"]
     for name, value in environment.items():
-        monkeypatch.setenv(name, str(value))
+        # One without a value is that of .env, and not there if that has none.
+        if value is not None:
+            monkeypatch.setenv(name, str(value))
     settings = SETTINGS[process].from_environment()
     groups = [getattr(settings, name) for name in type(settings).__dataclass_fields__]
     known = {f"DARKROOM_{name.upper()}" for group in groups for name in type(group).model_fields}
     assert set(environment) <= known
+
+
+def test_whatever_the_documents_say_of_env_is_handed_on() -> None:
+    document = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    text = (FOLDER.parents[1] / "docs" / "containers.md").read_text()
+    [listed] = re.findall(
+        r"^`infra/docker/.env` holds the secrets, and takes (.+?)\. ", text, re.DOTALL | re.MULTILINE
+    )
+    names = re.findall(r"`([A-Z_]+)`", listed)
+    documented = {name if name.startswith("DARKROOM") else f"DARKROOM_SMTP{name}" for name in names}
+    bare = {
+        name
+        for service in document["services"].values()
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+    taken = set(re.findall(r"\$\{(DARKROOM_\w+)", json.dumps(document))) | bare
+    assert taken == documented
+
+
+def test_another_port_is_in_the_links(secrets: dict[str, str]) -> None:
+    document = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    api = interpolated(document, {**secrets, "DARKROOM_PORT": "9000"})["services"]["api"]
+    assert api["ports"] == ["127.0.0.1:9000:8000"]
+    assert api["environment"]["DARKROOM_PUBLIC_URL"] == "http://127.0.0.1:9000"
 
 
 @pytest.mark.parametrize("service", ["migrate", "api", "batcher", "gpu_worker"])
@@ -92,6 +124,14 @@ def test_what_is_ours_runs_with_a_root_that_nobody_can_write(service: str, compo
     assert declared["read_only"] is True
     assert declared["cap_drop"] == ["ALL"]
     assert declared["tmpfs"] == ["/tmp"]  # noqa: S108 - the container's
+
+
+def test_health_is_asked_for_with_get(compose: dict[str, Any]) -> None:
+    """Which is what the servers' pages are for; with `--spider` it depends on the wget."""
+    checks = [service.get("healthcheck", {}).get("test", []) for service in compose["services"].values()]
+    asked = [words for words in checks if "wget" in words]
+    assert len(asked) == 2
+    assert not any("--spider" in words for words in asked)
 
 
 def test_nothing_is_reached_from_elsewhere(compose: dict[str, Any]) -> None:

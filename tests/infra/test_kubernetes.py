@@ -161,6 +161,15 @@ def test_what_is_ours_is_asked_whether_it_lives_and_whether_it_works(overlay: st
         assert paths == ["/health/live", "/health/live", works]
 
 
+@pytest.mark.parametrize("overlay", CLOUD)
+def test_a_node_of_the_broker_has_started_once_its_streams_are_in_step(overlay: str) -> None:
+    """Both of the others' questions leave streams out, and the next node would go too early."""
+    spec = named(overlay, "StatefulSet", "nats")["spec"]["template"]["spec"]
+    [nats] = [container for container in spec["containers"] if container["name"] == "nats"]
+    paths = [nats[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")]
+    assert paths == ["/healthz", "/healthz?js-enabled-only=true", "/healthz?js-server-only=true"]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_two_deployments_of_one_worker_share_the_tiers(overlay: str) -> None:
     [premium, batch] = [
@@ -218,7 +227,7 @@ def test_who_is_scaled_has_no_number_of_replicas_of_its_own(overlay: str) -> Non
 @pytest.mark.parametrize("overlay", CLOUD)
 def test_secrets_are_named_and_never_written(overlay: str) -> None:
     assert not list(of_kind(overlay, "Secret"))
-    made_here = {"postgres-app", "postgres-ca"} | {
+    made_here = {"postgres-app"} | {
         one["spec"]["secretName"] for one in of_kind(overlay, "Certificate") if "secretName" in one["spec"]
     }
     text = (REPOSITORY / "docs" / "kubernetes.md").read_text()
@@ -268,6 +277,29 @@ def test_whatever_a_pod_mounts_or_reads_is_there(overlay: str) -> None:
             for variable, value in told(overlay, container).items():
                 if variable.endswith("_CA_FILE"):
                     assert str(Path(str(value)).parent) in mounted, name
+
+
+@pytest.mark.parametrize("overlay", CLOUD)
+def test_whom_a_process_trusts_from_its_start_outlasts_it(overlay: str) -> None:
+    """Files of authorities are read once; what a server shows has the name by which it is spoken to."""
+    certificates = {one["spec"]["secretName"]: one["spec"] for one in of_kind(overlay, "Certificate")}
+    issuers = {one["metadata"]["name"]: one["spec"] for one in of_kind(overlay, "Issuer")}
+    trusted = {
+        volume["secret"]["secretName"]
+        for _, pod in pods(overlay)
+        for volume in pod.get("volumes", [])
+        if {"key": "ca.crt", "path": "ca.crt"} in volume.get("secret", {}).get("items", [])
+    }
+    assert trusted == {"nats-server-tls", "postgres-server-tls"}
+    for name, host in (("nats-server-tls", "nats"), ("postgres-server-tls", "postgres-rw")):
+        shown = certificates[name]
+        assert host in shown["dnsNames"]
+        authority = certificates[issuers[shown["issuerRef"]["name"]]["ca"]["secretName"]]
+        assert authority["isCA"]
+        assert int(authority["duration"].removesuffix("h")) >= 5 * 365 * 24
+    cluster = named(overlay, "Cluster", "postgres")["spec"]
+    assert set(cluster["certificates"].values()) == {"postgres-server-tls"}
+    assert "cnpg.io/reload" in certificates["postgres-server-tls"]["secretTemplate"]["labels"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

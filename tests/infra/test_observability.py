@@ -24,12 +24,15 @@ FOREIGN = {
     "up",
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",
+    "cnpg_pg_stat_archiver_last_archived_time",
+    "cnpg_pg_stat_archiver_last_failed_time",
+    "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
     "process_open_fds",
     "process_max_fds",
 }
-"""Of Prometheus, of the kubelet, and of every process."""
+"""Of Prometheus, of the kubelet, of CloudNativePG with its plugin, and of every process."""
 
 SCRAPED = {"job", "instance", "le", "namespace", "persistentvolumeclaim"}
 """Labels that Prometheus and histograms add."""
