@@ -37,7 +37,7 @@ from core.settings import (
     TelemetrySettings,
     TokenSettings,
 )
-from tests.graphql_client import PASSWORD, Client
+from tests.graphql_client import NO_AUTHORITIES, PASSWORD, Client
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def client(api_settings: ApiSettings, parts: Parts, listener: socket.socke
     checking = asyncio.create_task(parts.connections.run(stop=stop))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=NO_AUTHORITIES) as http:
         yield Client(http=http, port=port)
     server.should_exit = True
     await serving

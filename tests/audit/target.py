@@ -30,7 +30,7 @@ from core.recording import Recorder
 from core.repository.database import database
 from core.settings import BrokerSettings, DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
 from schema.types.node import key_of
-from tests.graphql_client import PASSWORD, SIGNIN
+from tests.graphql_client import NO_AUTHORITIES, PASSWORD, SIGNIN
 
 ROOT: Final = Path(__file__).parents[2]
 PROTOCOL: Final = Subprotocol("graphql-transport-ws")
@@ -182,7 +182,9 @@ class Target:
     def http(self, *, source: str = "127.0.0.1") -> httpx.AsyncClient:
         """A client whose requests come from a network address of this machine, 127.0.0.0/8."""
         return httpx.AsyncClient(
-            base_url=self.url, transport=httpx.AsyncHTTPTransport(local_address=source), timeout=30
+            base_url=self.url,
+            transport=httpx.AsyncHTTPTransport(local_address=source, verify=NO_AUTHORITIES),
+            timeout=30,
         )
 
     @asynccontextmanager
