@@ -118,7 +118,6 @@ def day(pace: Pace, market: Market, operation: Operation, *, warm: int, seed: in
             most=10 * warm,
             # As in infra/kubernetes/production/scaling.yaml: fewer than a worker's slots.
             jobs_per_worker=6,
-            poll=5,
             cooldown=600,
             cold_start=operation.cold_start,
         ),
@@ -126,7 +125,6 @@ def day(pace: Pace, market: Market, operation: Operation, *, warm: int, seed: in
             least=0,
             most=operation.most_batch,
             jobs_per_worker=operation.batch_jobs or operation.window_target * pace.pictures_per_second,
-            poll=10,
             cooldown=180,
             cold_start=operation.cold_start,
             losses_per_hour=operation.losses_per_hour,
