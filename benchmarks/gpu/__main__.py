@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", choices=TRUE, default=list(TRUE), help="both by default")
     parser.add_argument("--slots", type=int, default=SLOTS, help="of the worker, in parts 3, 4 and 6")
     parser.add_argument("--fp8", action="store_true", help="have the engine multiply in eight bits")
+    parser.add_argument(
+        "--few-steps", action="store_true", help="four steps without guidance, as distilled models"
+    )
     parser.add_argument("--tiny", action="store_true", help="a dry run")
     parser.add_argument("--store", type=Path, required=True, help="folder for weights and built kernels")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
@@ -51,6 +54,7 @@ def main() -> int:
         tiny=options.tiny,
         slots=options.slots,
         fp8=options.fp8,
+        few_steps=options.few_steps,
         store=options.store,
         out=options.out,
     )

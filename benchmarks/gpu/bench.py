@@ -51,12 +51,21 @@ class Bench:
         tiny: small ones instead of true ones, and fewer of everything.
         slots: of a worker.
         fp8: whether the engine multiplies in eight bits.
+        few_steps: whether pictures take four steps without guidance, in place of the usual with it.
         store: where weights are built, or found from an earlier part.
         out: the file that a line of JSON is appended to for each figure.
     """
 
     def __init__(
-        self, *, models: Sequence[str], tiny: bool, slots: int, fp8: bool, store: Path, out: Path
+        self,
+        *,
+        models: Sequence[str],
+        tiny: bool,
+        slots: int,
+        fp8: bool,
+        few_steps: bool,
+        store: Path,
+        out: Path,
     ) -> None:
         # They tell what takes no time here, and would hide the figures.
         diffusers_logging.set_verbosity_error()
@@ -64,6 +73,7 @@ class Bench:
         transformers_logging.disable_progress_bar()
         self.tiny = tiny
         self.slots = slots
+        self.few_steps = few_steps
         self.placement = best_placement(fp8=fp8)
         self._blueprints = [(TINY if tiny else TRUE)[name] for name in models]
         self.store = store.resolve()
@@ -77,7 +87,7 @@ class Bench:
             began = time.monotonic()
             build(blueprint, folder, self.placement)
             self.record("build", blueprint.id, seconds=time.monotonic() - began)
-            yield Subject(entry(blueprint, folder), folder)
+            yield Subject(entry(blueprint, folder, few_steps=self.few_steps), folder)
             self.clear()
 
     def clear(self) -> None:
@@ -96,6 +106,7 @@ class Bench:
             "fp8": self.placement.fp8,
             "torch": torch.__version__,
             "tiny": self.tiny,
+            "few_steps": self.few_steps,
             **{name: _rounded(value) for name, value in figures.items()},
         }
         text = json.dumps(line)

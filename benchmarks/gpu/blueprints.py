@@ -23,6 +23,7 @@ from gpu_worker.pipeline import Placement
 
 _SEED: Final = 1
 _DECODER_LEVELS: Final = 4
+_FEW_STEPS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +158,14 @@ TINY: Final = {
 """The same kinds of parts, small enough for a processor to try a part of the benchmark."""
 
 
-def entry(blueprint: Blueprint, folder: Path) -> ModelEntry:
-    """How a catalogue lists the model that :func:`build` put into ``folder``."""
+def entry(blueprint: Blueprint, folder: Path, *, few_steps: bool = False) -> ModelEntry:
+    """How a catalogue lists the model that :func:`build` put into ``folder``.
+
+    Args:
+        blueprint: of the model.
+        folder: its weights.
+        few_steps: whether its pictures take four steps and no guidance, as those of distilled models do.
+    """
     size = blueprint.size
     return ModelEntry(
         id=blueprint.id,
@@ -168,7 +175,11 @@ def entry(blueprint: Blueprint, folder: Path) -> ModelEntry:
         family=blueprint.family,
         source=DirectorySource(kind="directory", path=folder),
         defaults=Defaults(
-            width=size, height=size, steps=blueprint.steps, guidance_scale=7.5, scheduler=Scheduler.DDIM
+            width=size,
+            height=size,
+            steps=_FEW_STEPS if few_steps else blueprint.steps,
+            guidance_scale=1 if few_steps else 7.5,
+            scheduler=Scheduler.DDIM,
         ),
         limits=Limits(
             min_size=size,
