@@ -27,12 +27,17 @@ DARKROOM = Path(sysconfig.get_path("scripts")) / "darkroom"
 
 @pytest.fixture
 def environment(
-    database: DatabaseSettings, broker_settings: BrokerSettings, token_settings: TokenSettings
+    database: DatabaseSettings,
+    broker_settings: BrokerSettings,
+    token_settings: TokenSettings,
+    tmp_path: Path,
 ) -> dict[str, str]:
     assert broker_settings.nats_user
     assert broker_settings.nats_password
     return {
         "PATH": os.environ["PATH"],
+        # Not what `make up` has left in the working folder.
+        "DARKROOM_HOME": str(tmp_path),
         "DARKROOM_DATABASE_URL": database.database_url.get_secret_value(),
         "DARKROOM_NATS_URL": broker_settings.nats_url,
         "DARKROOM_NATS_USER": broker_settings.nats_user,
