@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -9,7 +10,7 @@ import structlog
 
 from batcher.window import next_tick
 from core.clock import now, pause
-from core.errors import ServiceUnavailableError
+from core.errors import ConfigurationError, ServiceUnavailableError
 from core.queue import Delivery, Queue
 from core.repository import windows
 from core.settings import WindowSettings
@@ -87,7 +88,9 @@ class Clock:
         noted = await windows.clock()
         if noted is None or noted.next_at + _GRACE > now():
             return
-        await self._queue.declare()
+        # A stream that differs is a person's to change, as the reconciler says: windows open all the same.
+        with suppress(ConfigurationError):
+            await self._queue.declare()
         await self._queue.schedule_window(self._expression)
         last = await self._queue.last_beat_at()
         if last is not None and last > noted.next_at - _SKEW:

@@ -137,7 +137,7 @@ class Postman:
         except LetterPostponedError as error:
             self._traffic.hung(address)
             await _postpone(letter, error, bounced=True)
-        except ServiceUnavailableError as error:
+        except (ServiceUnavailableError, TimeoutError) as error:  # the latter when it took too long to write
             await _postpone(letter, error)
         except _ClaimLostError:
             log.warning("letter_claim_lost")

@@ -11,6 +11,9 @@ from core.clock import now
 FIRST_REST: Final = timedelta(seconds=1)
 LONGEST_REST: Final = timedelta(seconds=30)
 
+_DOUBLINGS: Final = 5
+"""After which a rest is as long as any: doubled for half an hour it would fit into no timedelta."""
+
 PROMPT: Final = timedelta(seconds=5)
 """How long a letter usually takes, at most: one that has been under way for longer holds nobody up."""
 
@@ -93,7 +96,7 @@ class Traffic:
     def lost_server(self) -> timedelta:
         """The mail server is away; returns for how long nobody sets out."""
         if not self.closed_for:
-            rest = min(FIRST_REST * 2.0**self._failures, LONGEST_REST)
+            rest = min(FIRST_REST * 2.0 ** min(self._failures, _DOUBLINGS), LONGEST_REST)
             self._open_at = now() + rest * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, keeps no secret
             self._failures += 1
         return self.closed_for

@@ -14,11 +14,13 @@ from core.models import AccountDeletion, Generation, Window
 from core.repository.admission import ASKED
 from core.repository.generations import Position
 
-# Also where it has ended meanwhile: a late attempt may leave pictures behind.
+# Also where it has ended meanwhile: a late attempt may leave pictures behind. What a worker has begun was
+# published, whether or not its publisher lived to mark it; unmarked nobody would look for it.
 _BEGIN: Final = """
     WITH before AS (SELECT id, state FROM generation WHERE id = $1 FOR UPDATE)
     UPDATE generation
        SET attempts = attempts + 1,
+           published_at = coalesce(published_at, $3),
            worker = CASE WHEN before.state IN ('QUEUED', 'RUNNING') THEN $2 ELSE worker END,
            state = CASE before.state WHEN 'QUEUED' THEN 'RUNNING' ELSE before.state END,
            started_at = CASE before.state WHEN 'QUEUED' THEN $3 ELSE started_at END

@@ -222,6 +222,21 @@ async def test_a_schedule_that_the_broker_has_lost_is_set_again(queue: Queue, da
     assert standing.time > since
 
 
+async def test_a_missed_beat_is_made_up_for_although_a_stream_differs(queue: Queue, database: object) -> None:
+    assert database
+    clock = Clock(queue=queue, settings=NEVER)
+    await clock.start(stop=asyncio.Event())
+    await windows.set_clock(NEVER.window, next_at=now() - LONG_AGO)
+    config = (await queue._js.stream_info("PROGRESS")).config
+    await queue._js.update_stream(config.evolve(max_age=300))
+    try:
+        await clock.look()
+
+        assert await queue.last_beat_at() is not None
+    finally:
+        await queue.declare(update=True)
+
+
 async def test_a_beat_beside_the_schedule_leaves_what_customers_are_told_as_it_was(
     queue: Queue, accept: Accept
 ) -> None:

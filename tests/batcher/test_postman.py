@@ -225,6 +225,26 @@ async def test_a_letter_that_cannot_be_written_fails_alone(
     assert logged["exc_info"] is True
 
 
+async def test_a_letter_that_took_too_long_to_write_is_tried_again_later(
+    new_account: NewAccount,
+    new_postman: Callable[..., Postman],
+    delivered: Delivered,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await write_letter((await new_account()).id, LetterKind.ADDRESS_TAKEN)
+    [letter] = await claimed()
+    with monkeypatch.context() as busy:
+        busy.setattr("batcher.letters.postman._WRITING_LIMIT", timedelta(0))
+        await new_postman().deliver(letter)
+
+    waiting = await only_letter()
+    assert (waiting.state, waiting.attempts) == (LetterState.PENDING, 1)
+    assert waiting.error == "TimeoutError()"
+    [again] = await claimed(at=waiting.due_at)
+    await new_postman().deliver(again)
+    assert len(delivered()) == 1
+
+
 async def test_a_letter_that_is_too_large_for_the_server_goes_with_links_instead(
     new_account: NewAccount,
     new_generation: Callable[..., Awaitable[Generation]],

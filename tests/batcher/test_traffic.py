@@ -93,3 +93,10 @@ def test_while_the_server_is_away_one_letter_at_a_time_looks_after_pauses_that_g
     set_out(traffic, "a.example")
     assert traffic.has_room
     assert traffic.closed_for == timedelta(0)
+
+
+def test_a_server_that_stays_away_is_looked_after_for_ever(clock: Clock) -> None:
+    traffic = Traffic(connections=8)
+    for _ in range(2000):
+        clock.moment += traffic.lost_server()
+    assert LONGEST_REST * 0.75 <= traffic.lost_server() <= LONGEST_REST * 1.25

@@ -1,9 +1,12 @@
 """Letters in PostgreSQL: claimed by one, sent, marked."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
+
+from tortoise import connections
 
 from core.clock import now
 from core.models import Account, Letter, LetterKind, LetterState
@@ -64,6 +67,21 @@ async def test_the_letter_that_waits_longest_leaves_first(new_account: NewAccoun
     written = await Letter.all().order_by("due_at")
 
     assert [letter.id for letter in await claim(limit=2)] == [letter.id for letter in written[:2]]
+
+
+async def test_a_claim_reads_few_letters_however_many_wait(new_account: NewAccount) -> None:
+    account = await new_account()
+    kept = {"account_id": account.id, "kind": LetterKind.PREMIUM_STARTED, "due_at": now()}
+    await Letter.bulk_create([Letter(message_id=str(number), **kept) for number in range(3000)])
+    connection = connections.get("default")
+    await connection.execute_script("ANALYZE letter, account")
+    values = [now(), ["full.example"], 1, now() + LEASE]
+
+    plan = await connection.execute_query_dict(f"EXPLAIN ANALYZE {letters._CLAIM}", values)
+
+    rows = [float(line) for row in plan for line in re.findall(r"actual .*rows=([\d.]+)", row["QUERY PLAN"])]
+    assert len(rows) > 3
+    assert max(rows) < 10
 
 
 async def test_a_postponed_letter_is_due_at_its_time(new_account: NewAccount) -> None:

@@ -73,6 +73,15 @@ async def test_a_premium_job_that_no_lane_holds_is_published_again(
     assert row.published_at > generation.published_at
 
 
+async def test_a_job_that_was_begun_comes_back_although_its_publisher_died_before_the_mark(
+    queue: Queue, lost_jobs: LostJobs, new_account: NewAccount, new_generation: NewGeneration
+) -> None:
+    generation = await new_generation(await new_account(), tier=Tier.PREMIUM)
+    await Recorder(queue=queue).start(generation.id, at=now(), worker="gone")
+    await look_twice(lost_jobs)
+    assert await queue.position_of(Lane.PREMIUM, generation.id)
+
+
 async def test_a_waiting_normal_job_comes_back_to_its_own_lane(
     queue: Queue, lost_jobs: LostJobs, published: NewGeneration
 ) -> None:
