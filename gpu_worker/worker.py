@@ -200,12 +200,12 @@ class Worker:
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
                 span.fail(type(error).__name__)
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 await one.delivery.nak(delay=_RETRY_SECONDS)
             except Exception as error:
                 log.exception("job_broken")
                 span.fail(type(error).__name__)
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 await self._retry_or_fail(one, error)
 
     def _span(self, one: Assignment) -> tracing.Span:
@@ -317,7 +317,7 @@ class Worker:
             await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
         for task, one in list(self._held.items()):
-            self._engine.cancel(one.id)
+            self._engine.cancel(one.id, one)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await one.delivery.nak(delay=_RETRY_SECONDS)
@@ -328,7 +328,7 @@ class Worker:
             return
         for one in self._held.values():
             if one.id == control.id:
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 one.cancel()
 
     def _room(self, tier: Tier) -> int:
