@@ -110,7 +110,8 @@ class Worker:
         async with AsyncExitStack() as at_end:
             at_end.push_async_callback(await self._queue.subscribe_control(self._obey))
             try:
-                await asyncio.wait({engine, told, *pulls}, return_when=asyncio.FIRST_COMPLETED)
+                # Without its signs the jobs would be made elsewhere too, and nobody would know why.
+                await asyncio.wait({engine, told, *pulls, *signs}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._stopping = True
                 self._left.set()
@@ -122,10 +123,10 @@ class Worker:
                 ends += await asyncio.gather(engine, return_exceptions=True)
                 for task in (told, *signs):
                     task.cancel()
-                await asyncio.gather(told, *signs, return_exceptions=True)
+                ends += await asyncio.gather(*signs, return_exceptions=True)
                 await self._presence.leave()
         for end in ends:
-            if isinstance(end, BaseException):
+            if isinstance(end, Exception):
                 raise end
 
     async def _serve(self, closing: threading.Event) -> None:
