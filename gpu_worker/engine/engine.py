@@ -284,6 +284,9 @@ class Engine:
                 model = error
         if isinstance(model, Model):
             self._shelf.place(model, tick=self._tick)
+            if name not in {speed.model for speed in self.speeds}:
+                # Loaded and recorded before anybody waits for it; later that is a part of what it costs.
+                self._worked_until = time.monotonic()
             return
         log.error("engine.not_loaded", model=name, exc_info=model)
         lost = [one for one in (*self._waiting, *self._slots) if one.picture.model == name]
