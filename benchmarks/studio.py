@@ -80,7 +80,7 @@ class Studio:
 
     def cancel(self, job: UUID) -> None:
         """Have the engine forget ``job``."""
-        self._engine.cancel(job)
+        self._engine.cancel(job, self.ears)
 
     def make(self, asked: Sequence[Parameters]) -> tuple[list[Image.Image], list[float]]:
         """Have all of ``asked`` made at once; one picture each.

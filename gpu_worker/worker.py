@@ -110,7 +110,8 @@ class Worker:
         async with AsyncExitStack() as at_end:
             at_end.push_async_callback(await self._queue.subscribe_control(self._obey))
             try:
-                await asyncio.wait({engine, told, *pulls}, return_when=asyncio.FIRST_COMPLETED)
+                # Without its signs the jobs would be made elsewhere too, and nobody would know why.
+                await asyncio.wait({engine, told, *pulls, *signs}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._stopping = True
                 self._left.set()
@@ -122,10 +123,10 @@ class Worker:
                 ends += await asyncio.gather(engine, return_exceptions=True)
                 for task in (told, *signs):
                     task.cancel()
-                await asyncio.gather(told, *signs, return_exceptions=True)
+                ends += await asyncio.gather(*signs, return_exceptions=True)
                 await self._presence.leave()
         for end in ends:
-            if isinstance(end, BaseException):
+            if isinstance(end, Exception):
                 raise end
 
     async def _serve(self, closing: threading.Event) -> None:
@@ -200,12 +201,12 @@ class Worker:
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
                 span.fail(type(error).__name__)
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 await one.delivery.nak(delay=_RETRY_SECONDS)
             except Exception as error:
                 log.exception("job_broken")
                 span.fail(type(error).__name__)
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 await self._retry_or_fail(one, error)
 
     def _span(self, one: Assignment) -> tracing.Span:
@@ -317,7 +318,7 @@ class Worker:
             await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
         for task, one in list(self._held.items()):
-            self._engine.cancel(one.id)
+            self._engine.cancel(one.id, one)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await one.delivery.nak(delay=_RETRY_SECONDS)
@@ -328,7 +329,7 @@ class Worker:
             return
         for one in self._held.values():
             if one.id == control.id:
-                self._engine.cancel(one.id)
+                self._engine.cancel(one.id, one)
                 one.cancel()
 
     def _room(self, tier: Tier) -> int:

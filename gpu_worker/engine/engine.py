@@ -150,9 +150,12 @@ class Engine:
         if demand.premium:
             self._premium_came.set()
 
-    def cancel(self, job: UUID) -> None:
-        """Forget the pictures of ``job`` before the next tick; their listener hears nothing more of them."""
-        self._inbox.put(lambda: self._forget(job))
+    def cancel(self, job: UUID, listener: Listener) -> None:
+        """Forget the pictures of ``job`` before the next tick; ``listener`` hears nothing more of them.
+
+        Only those that ``listener`` asked for: a job that is delivered again may be here a second time.
+        """
+        self._inbox.put(lambda: self._forget(job, listener))
 
     def serve(self, closing: threading.Event) -> None:
         """Work on the calling thread until ``closing`` is set; pictures under way then stay as they are."""
@@ -214,9 +217,9 @@ class Engine:
         """The slots whose models are on the device."""
         return [slot for slot in self._slots if self._shelf.get(slot.picture.model)]
 
-    def _forget(self, job: UUID) -> None:
+    def _forget(self, job: UUID, listener: Listener) -> None:
         for demand in [*self._waiting, *self._slots, *self._decoding]:
-            if demand.picture.job == job:
+            if demand.picture.job == job and demand.listener is listener:
                 demand.canceled = True
         self._waiting = [one for one in self._waiting if one.preparing or not one.canceled]
         self._slots = [slot for slot in self._slots if not slot.canceled]
@@ -281,6 +284,9 @@ class Engine:
                 model = error
         if isinstance(model, Model):
             self._shelf.place(model, tick=self._tick)
+            if name not in {speed.model for speed in self.speeds}:
+                # Loaded and recorded before anybody waits for it; later that is a part of what it costs.
+                self._worked_until = time.monotonic()
             return
         log.error("engine.not_loaded", model=name, exc_info=model)
         lost = [one for one in (*self._waiting, *self._slots) if one.picture.model == name]

@@ -112,6 +112,12 @@ class Pace:
         if before is not None:
             before.synchronize()
 
+    def forget(self) -> None:
+        """Let go of the graph that was launched last, once it is done: it holds memory of its model's."""
+        if self._tick is not None:
+            self._tick.synchronize()
+        self._graph = None
+
 
 def pace_on(device: torch.device) -> Pace:
     """What suits ``device``."""

@@ -120,6 +120,8 @@ class Shelf:
         leavers = self._residency.leavers(residents, size=self._sizes[model], premium=premium, tick=tick)
         if leavers is None:
             return False
+        if leavers:
+            self._pace.forget()
         for name in leavers:
             del self._placed[name]
             MODEL_BYTES.remove(name)

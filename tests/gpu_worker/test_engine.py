@@ -199,7 +199,7 @@ def test_joining_pausing_and_canceling_at_random_changes_no_picture(engine: Engi
         if under_way and chance.random() < 0.1:
             victim = chance.choice(under_way)
             if victim not in canceled:
-                engine.cancel(victim)
+                engine.cancel(victim, ears)
                 canceled.add(victim)
         engine.wake()
         engine.turn()
@@ -270,7 +270,7 @@ def test_canceling_frees_the_slot_before_the_next_step_and_is_not_told(engine: E
     while not ears.steps(gone):
         engine.turn()
     done = len(ears.steps(gone))
-    engine.cancel(gone.job)
+    engine.cancel(gone.job, ears)
     while stays.job not in ears.made:
         engine.turn()
     assert len(ears.steps(gone)) == done
@@ -283,12 +283,26 @@ def test_canceling_a_picture_whose_prompt_is_being_read_is_not_told_either(engin
     gone, stays = picture(), picture()
     for one in (gone, stays):
         engine.submit(one, ears)
-    engine.cancel(gone.job)
+    engine.cancel(gone.job, ears)
     while stays.job not in ears.made:
         engine.turn()
     assert not ears.steps(gone)
     assert gone.job not in ears.made
     assert not engine._waiting
+
+
+def test_a_job_that_came_twice_is_canceled_for_the_one_who_says_so_alone(engine: Engine) -> None:
+    first, second = Ears(), Ears()
+    asked = picture()
+    for ears in (first, second):
+        engine.submit(asked, ears)
+    while not first.heard:
+        engine.turn()
+    engine.cancel(asked.job, first)
+    while engine.progress is not None:
+        engine.turn()
+    assert asked.job not in first.made
+    assert isinstance(second.made[asked.job], Image.Image)
 
 
 def test_seed_prompt_negative_prompt_and_guidance_each_change_the_picture(engine: Engine) -> None:

@@ -1,7 +1,9 @@
 """When the next tick is chosen, with a device whose time is made up."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -142,6 +144,19 @@ def test_without_graphs_a_tick_is_launched_while_the_one_before_runs_and_no_earl
         ends.append(engine.device.done)
         assert engine.device.now - began <= 0.05 + _CHOOSING + _TELLING
         assert engine.device.now < ends[-1]
+
+
+def test_a_graph_that_is_forgotten_is_done_and_gone() -> None:
+    engine = Engine()
+    graph = engine.graph(lambda: 0.034)
+    engine.tick(partial(engine.pace.launch, graph))
+    engine.pace.forget()
+    assert engine.device.now >= engine.device.done
+    gone = weakref.ref(graph)
+    del graph
+    assert gone() is None
+    other = engine.graph(lambda: 0.034)
+    engine.tick(lambda: engine.pace.launch(other))
 
 
 def test_on_the_cpu_there_is_nothing_to_wait_for() -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,6 +16,9 @@ from core.catalogue import ModelEntry
 from core.errors import ConfigurationError, WeightsError
 from core.lifecycle import Tier
 from gpu_worker.engine import Engine, Policy
+from gpu_worker.engine.model import Model
+from gpu_worker.engine.pace import Graph
+from gpu_worker.engine.shelf import Shelf
 from gpu_worker.pipeline import Placement
 from tests.gpu_worker.test_engine import BUNDLED, Ears, make, picture, psnr
 
@@ -53,6 +58,32 @@ def test_the_least_recently_used_model_leaves_and_comes_back_the_same(cramped: E
     assert loaded(cramped) == [BUNDLED_ID]
     [after] = make(cramped, replace(asked, job=uuid4()))
     assert psnr(before, after) >= 50
+
+
+def test_of_a_model_that_leaves_no_graph_is_kept(cramped: Engine) -> None:
+    make(cramped, picture(model=TINY))
+    graph = Graph(lambda: None)
+    cramped._pace._graph = graph
+    gone = weakref.ref(graph)
+    del graph
+    make(cramped, picture())
+    assert gone() is None
+
+
+def test_what_loading_a_model_takes_for_the_first_time_is_not_its_speed(
+    demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_slowly(shelf: Shelf, model: str) -> Model:
+        time.sleep(2)
+        return load(shelf, model)
+
+    load = Shelf.load
+    monkeypatch.setattr(Shelf, "load", load_slowly)
+    engine = Engine(placement=CPU, policy=Policy(capacity=4, fill=0, patience=PATIENCE))
+    engine.offer(demo_entry, model_folder)
+    engine.warm_up()
+    [speed] = engine.speeds
+    assert speed.seconds_per_step < 1
 
 
 def test_where_there_is_room_for_both_both_stay(demo_entry: ModelEntry, model_folder: Path) -> None:

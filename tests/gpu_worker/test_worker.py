@@ -11,6 +11,7 @@ from core.clock import now
 from core.errors import ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
 from core.messages import Control, Job, Outcome, Parameters, Progress, Started, decode_result
+from core.queue import Delivery as Message
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
@@ -224,6 +225,22 @@ async def test_a_worker_is_known_while_it_is_there(queue: Queue, storage: Storag
     stop.set()
     await asyncio.wait_for(running, 30)
     assert await queue.workers() == []
+
+
+@pytest.mark.parametrize("sign", ["in_progress", "put_heartbeat"])
+async def test_a_worker_whose_signs_of_life_break_ends_and_says_why(
+    queue: Queue, storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError(sign)
+
+    monkeypatch.setattr(queue, "ack_wait", lambda _: 0.3)
+    monkeypatch.setattr(queue if sign == "put_heartbeat" else Message, sign, broken)
+    settings = WorkerSettings(worker_name="w5", worker_slots=2, worker_drain_seconds=0)
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    await queue.publish_job(Lane.PREMIUM, job(steps=500))
+    with pytest.raises(RuntimeError, match=sign):
+        await asyncio.wait_for(worker.run(stop=asyncio.Event()), 30)
 
 
 async def test_a_worker_names_the_jobs_that_it_holds(worker: Worker, queue: Queue) -> None:
