@@ -36,9 +36,11 @@ async def test_every_answer_carries_the_request_id(client: Client) -> None:
 
 
 async def test_a_body_that_is_too_large_is_refused_with_the_limit(client: Client) -> None:
-    response = await client.http.post("/graphql", content=b" " * 300_000)
+    given = {"X-Request-Id": "mine-1"}
+    response = await client.http.post("/graphql", content=b" " * 300_000, headers=given)
     assert response.status_code == 413
     assert "262144" in response.text
+    assert response.headers["x-request-id"] == "mine-1"
 
 
 async def test_queries_by_get_are_refused(client: Client) -> None:
