@@ -7,6 +7,7 @@ from api.assets import BUILT
 from core.clock import now
 from core.messages import Heartbeat
 from core.models import Account, TokenPurpose
+from core.settings import LimitSettings
 from tests.graphql_client import PASSWORD, Client
 from tests.served_api import mailed_token
 
@@ -107,3 +108,15 @@ async def test_the_reset_page_sets_a_password(client: Client) -> None:
     done = await client.http.post("/reset-password", data={"token": token, "password": PASSWORD})
     assert done.status_code == 200
     assert (await client.signed_in("a@example.org")).token
+
+
+@pytest.mark.parametrize("limit_settings", [LimitSettings(signin_attempts_per_minute=1)])
+async def test_the_reset_page_takes_no_more_guesses_than_signing_in_does(
+    client: Client, limit_settings: LimitSettings
+) -> None:
+    guess = {"token": "-", "password": PASSWORD}
+    assert "not valid any more" in (await client.http.post("/reset-password", data=guess)).text
+    refused = await client.http.post("/reset-password", data=guess)
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "Too many attempts" in refused.text
