@@ -148,8 +148,11 @@ def _let_in(app: ASGIApp, settings: HttpSettings) -> ASGIApp:
         app,
         allow_origins=settings.allowed_origins,
         allow_methods=("GET", "HEAD", "POST"),
-        allow_headers=("Authorization", "Content-Type", "Range", "X-Request-Id"),
-        expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+        allow_headers=("Authorization", "Content-Type", "If-None-Match", "If-Range", "Range", "X-Request-Id"),
+        expose_headers=(
+            *("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag"),
+            *("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+        ),
     )
 
 

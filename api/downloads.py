@@ -59,7 +59,8 @@ async def download(  # noqa: PLR0913, PLR0917 - one argument per part of the req
     }
     if if_none_match is not None and _matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    wanted = range_header if if_range in (None, etag) else None
+    # Only GET has parts, RFC 9110, section 14.2: HEAD tells of the whole.
+    wanted = range_header if request.method == "GET" and if_range in (None, etag) else None
     return await _content(request, image, storage, wanted=wanted, headers=headers)
 
 

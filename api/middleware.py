@@ -44,8 +44,7 @@ class RequestMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        asked = headers.get("x-request-id", "")
+        asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         # Never unbound: the server gives each request a context of its own.
@@ -54,9 +53,6 @@ class RequestMiddleware:
             # uvicorn logs the address of a socket that it opens, and queries hold tokens.
             scope["query_string"] = b""
             await self._app(scope, receive, send)
-        elif _is_too_large(headers):
-            response = JSONResponse({"detail": f"A body has at most {MAX_BODY} bytes."}, status_code=413)
-            await response(scope, receive, send)
         else:
             await self._serve(scope, receive, send, request_id)
 
@@ -71,8 +67,9 @@ class RequestMiddleware:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
+        app = _refusal() if _is_too_large(Headers(scope=scope)) else self._app
         try:
-            await self._app(scope, receive, send_with_id)
+            await app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - begun
             _measure(_route(scope["path"]), status // 100).observe(seconds)
@@ -96,6 +93,10 @@ def _route(path: str) -> str:
 def _measure(route: str, status: int) -> Histogram:
     """Of one route and class of status; looking it up costs more than what it then counts."""
     return HTTP_SECONDS.labels(route=route, status=f"{status}xx")
+
+
+def _refusal() -> ASGIApp:
+    return JSONResponse({"detail": f"A body has at most {MAX_BODY} bytes."}, status_code=413)
 
 
 def _is_too_large(headers: Headers) -> bool:

@@ -1,5 +1,6 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
+import math
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -11,7 +12,7 @@ from api.addresses import client_address
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
 from core.accounts.reminders import Reminders
-from core.errors import ClientError
+from core.errors import ClientError, RateLimitedError
 
 Token = Annotated[str, Query(max_length=200, description="From the link in the letter.")]
 FormToken = Annotated[str, Form(max_length=200)]
@@ -104,6 +105,10 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
             account = await registration.reset_password(
                 token=token, password=password, address=client_address(request)
             )
+        except RateLimitedError as error:
+            refused = ask(request, token, problem=str(error), status=429)
+            refused.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+            return refused
         except ClientError as error:
             return ask(request, token, problem=str(error), status=400)
         message = f"{account.email} has a new password, and every session was signed out."

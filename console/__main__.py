@@ -43,7 +43,7 @@ def program(words: list[str]) -> typer.Typer:
     installed need not have the other, nor wait for it.
 
     Raises:
-        CommandError: the libraries of the first word's kind are not installed.
+        CommandError: the libraries of the first word's kind are not installed, or those of neither kind.
     """
     word = words[0] if words else ""
     if word in CUSTOMERS:
@@ -56,6 +56,11 @@ def program(words: list[str]) -> typer.Typer:
         operators = _commands("console.operators")
         known = operators is not None and word in typer.main.get_group(operators).commands
         kinds = [operators] if known else [_commands("console.customers"), operators]
+    if not any(kinds):
+        raise CommandError(
+            "no command's libraries are installed here: pip install 'darkroom[client]', or for operators"
+            " 'darkroom[api]'"
+        )
     app = typer.Typer(
         pretty_exceptions_show_locals=False,  # they hold tokens
         no_args_is_help=True,

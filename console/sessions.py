@@ -77,8 +77,11 @@ class SessionFile:
 
     def load(self) -> Session | None:
         """The session with this service, if one is kept."""
-        found = self._all().get(self._url)
-        return Session(**found) if found else None
+        try:
+            found = self._all().get(self._url)
+            return Session(**found) if found else None
+        except TypeError as error:
+            raise self._unreadable() from error
 
     def save(self, session: Session) -> None:
         """Keep a session for this service."""
@@ -91,19 +94,31 @@ class SessionFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One program at a time: a refresh token that is used twice ends its session."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._path.with_suffix(".lock").open("w") as lock:
+        path = self._path.with_suffix(".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = path.open("w")
+        except OSError as error:
+            raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _all(self) -> dict[str, dict[str, str]]:
         try:
-            found: dict[str, dict[str, str]] = json.loads(self._path.read_bytes())
+            found = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise CommandError(f"{self._path} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise CommandError(f"{self._path} cannot be read: remove it and sign in again") from error
+            raise self._unreadable() from error
+        if not isinstance(found, dict):
+            raise self._unreadable()
         return found
+
+    def _unreadable(self) -> CommandError:
+        return CommandError(f"{self._path} cannot be read: remove it and sign in again")
 
     def _write(self, sessions: dict[str, dict[str, str]]) -> None:
         files.write(self._path, json.dumps(sessions, indent=2).encode(), private=True)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 import typer
@@ -27,6 +27,10 @@ from core.settings import BrokerSettings, DatabaseSettings, LimitSettings, Token
 
 _T = TypeVar("_T")
 
+_MOST_LISTED: Final = 100_000
+_LONGEST_DAYS: Final = 36_500
+"""A hundred years; the calendar of Python ends some thousands later."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look after a Darkroom.")
 voucher_app = typer.Typer(no_args_is_help=True, help="Codes that give premium time.")
 account_app = typer.Typer(no_args_is_help=True, help="Customers.")
@@ -45,6 +49,7 @@ Email = Annotated[str, typer.Argument(help="The account's e-mail address.")]
 Kind = Annotated[LetterKind | None, typer.Option(help="Only letters of this kind.")]
 AccountOption = Annotated[str | None, typer.Option(help="Only letters to the account with this address.")]
 Days = Annotated[int, typer.Option(help="Days of premium time.")]
+Limit = Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="How many, newest first.")]
 
 
 def _with_database(action: Callable[[], Awaitable[_T]]) -> _T:
@@ -93,7 +98,8 @@ def streams_command(
 def voucher_create(
     days: Days,
     valid_days: Annotated[
-        int | None, typer.Option(help="Days until the code expires; never by default.")
+        int | None,
+        typer.Option(min=1, max=_LONGEST_DAYS, help="Days until the code expires; never by default."),
     ] = None,
 ) -> None:
     """Make a code that gives premium time to whoever redeems it first. It is shown only now."""
@@ -183,7 +189,7 @@ def letter_list(
     state: Annotated[LetterState | None, typer.Option(help="Only letters in this state.")] = None,
     kind: Kind = None,
     account: AccountOption = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+    limit: Limit = 50,
 ) -> None:
     """Letters and how they fared."""
 
@@ -227,7 +233,7 @@ def letter_retry(
 def job_list(
     state: Annotated[GenerationState | None, typer.Option(help="Only generations in this state.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Only what our side failed, and why.")] = False,
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+    limit: Limit = 50,
 ) -> None:
     """Generations and where they stand."""
 
@@ -272,7 +278,7 @@ def job_retry(generation_id: UUID) -> None:
 
 @window_app.command("list")
 def window_list(
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+    limit: Limit = 50,
 ) -> None:
     """Batch windows and how they ended."""
 

@@ -127,6 +127,11 @@ async def test_scripts_of_allowed_pages_may_read_answers(client: Client) -> None
     answer = await post(client, origin=SHOP)
     assert answer.headers["access-control-allow-origin"] == SHOP
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
+    # Of downloads: without these a script can neither put parts together nor ask whether one has changed.
+    assert {"ETag", "Content-Range"} <= set(answer.headers["access-control-expose-headers"].split(", "))
+    for name in ("if-none-match", "if-range", "range"):
+        asked["Access-Control-Request-Headers"] = name
+        assert (await client.http.options("/images/1.png", headers=asked)).status_code == 200
     too_large = await post(client, b" " * 300_000, origin=SHOP)
     assert (too_large.status_code, too_large.headers["access-control-allow-origin"]) == (413, SHOP)
 

@@ -47,6 +47,8 @@ async def test_a_signed_link_gives_the_whole_picture(client: Client, image: dict
     head = await client.http.head(image["path"])
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == response.headers["content-length"]
+    part = await client.http.head(image["path"], headers={"Range": "bytes=0-9"})
+    assert (part.status_code, part.headers["content-length"]) == (200, str(len(CONTENT)))
 
 
 async def test_a_known_etag_is_not_sent_again(client: Client, image: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from api.assets import BUILT
 from core.clock import now
 from core.messages import Heartbeat
 from core.models import Account, TokenPurpose
+from core.settings import LimitSettings
 from tests.graphql_client import PASSWORD, Client
 from tests.served_api import mailed_token
 
@@ -36,9 +37,11 @@ async def test_every_answer_carries_the_request_id(client: Client) -> None:
 
 
 async def test_a_body_that_is_too_large_is_refused_with_the_limit(client: Client) -> None:
-    response = await client.http.post("/graphql", content=b" " * 300_000)
+    given = {"X-Request-Id": "mine-1"}
+    response = await client.http.post("/graphql", content=b" " * 300_000, headers=given)
     assert response.status_code == 413
     assert "262144" in response.text
+    assert response.headers["x-request-id"] == "mine-1"
 
 
 async def test_queries_by_get_are_refused(client: Client) -> None:
@@ -105,3 +108,15 @@ async def test_the_reset_page_sets_a_password(client: Client) -> None:
     done = await client.http.post("/reset-password", data={"token": token, "password": PASSWORD})
     assert done.status_code == 200
     assert (await client.signed_in("a@example.org")).token
+
+
+@pytest.mark.parametrize("limit_settings", [LimitSettings(signin_attempts_per_minute=1)])
+async def test_the_reset_page_takes_no_more_guesses_than_signing_in_does(
+    client: Client, limit_settings: LimitSettings
+) -> None:
+    guess = {"token": "-", "password": PASSWORD}
+    assert "not valid any more" in (await client.http.post("/reset-password", data=guess)).text
+    refused = await client.http.post("/reset-password", data=guess)
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "Too many attempts" in refused.text

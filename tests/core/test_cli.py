@@ -6,8 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from core.accounts.closing import close_account
+from core.cli import app
 from core.clock import now
 from core.lifecycle import GenerationState, Tier
 from core.models import Account, Generation, Letter, LetterKind, LetterState, Purchase
@@ -261,3 +263,19 @@ async def test_a_mistake_is_one_line_and_exit_status_1(
     assert done.returncode == 1
     assert reason in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("voucher", "create", "--days", "1", "--valid-days", "0"),
+        ("voucher", "create", "--days", "1", "--valid-days", "10000000000"),
+        ("letter", "list", "--limit", "-1"),
+        ("job", "list", "--limit", "-1"),
+        ("window", "list", "--limit", "-1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_asked(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert f"Invalid value for '{words[-2]}'" in done.stderr
