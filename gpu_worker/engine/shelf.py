@@ -122,11 +122,10 @@ class Shelf:
             return False
         if leavers:
             self._pace.forget()
-        for name in leavers:
-            del self._placed[name]
-            MODEL_BYTES.remove(name)
-            log.info("engine.unloaded", model=name, to_load=model)
-        if leavers:
+            for name in leavers:
+                del self._placed[name]
+                MODEL_BYTES.remove(name)
+                log.info("engine.unloaded", model=name, to_load=model)
             gc.collect()
             torch.cuda.empty_cache()
         return True

@@ -73,6 +73,10 @@ class Engine:
         self.device.now += _TELLING
         return before
 
+    def ticks(self, *graphs: Graph) -> list[float]:
+        """Take a tick with each; how long before the end of the one before it each was chosen."""
+        return [self.tick(partial(self.pace.launch, graph)) for graph in graphs]
+
     def _wait(self, seconds: float) -> None:
         self.device.now += seconds + _LATE
 
@@ -80,14 +84,9 @@ class Engine:
 def test_the_next_tick_is_chosen_when_the_one_before_is_nearly_done_and_the_device_never_waits() -> None:
     engine = Engine()
     long, short = engine.graph(lambda: 0.034), engine.graph(lambda: 0.0065)
-    for graph in (long, short, long, short, long):
-        engine.tick(lambda graph=graph: engine.pace.launch(graph))  # type: ignore[misc]
+    engine.ticks(long, short, long, short, long)
     stood_still = engine.device.idle
-    before = [
-        engine.tick(lambda graph=graph: engine.pace.launch(graph))  # type: ignore[misc]
-        for _ in range(20)
-        for graph in (long, short)
-    ]
+    before = engine.ticks(*[long, short] * 20)
     assert engine.device.idle == stood_still
     assert max(before) < 0.006
     assert min(before) >= _CHOOSING
@@ -97,14 +96,11 @@ def test_ticks_that_become_shorter_are_soon_chosen_in_time_again() -> None:
     engine = Engine()
     seconds = 0.034
     graph = engine.graph(lambda: seconds)
-    for _ in range(20):
-        engine.tick(lambda: engine.pace.launch(graph))
+    engine.ticks(*[graph] * 20)
     seconds = 0.024
-    for _ in range(10):
-        engine.tick(lambda: engine.pace.launch(graph))
+    engine.ticks(*[graph] * 10)
     stood_still = engine.device.idle
-    for _ in range(20):
-        engine.tick(lambda: engine.pace.launch(graph))
+    engine.ticks(*[graph] * 20)
     assert engine.device.idle == stood_still
 
 
@@ -112,21 +108,17 @@ def test_ticks_that_become_longer_are_chosen_later() -> None:
     engine = Engine()
     seconds = 0.024
     graph = engine.graph(lambda: seconds)
-    for _ in range(20):
-        engine.tick(lambda: engine.pace.launch(graph))
+    engine.ticks(*[graph] * 20)
     seconds = 0.034
-    assert engine.tick(lambda: engine.pace.launch(graph)) == pytest.approx(0.0035)
-    for _ in range(20):
-        before = engine.tick(lambda: engine.pace.launch(graph))
-    assert before < 0.006
+    assert engine.ticks(graph) == [pytest.approx(0.0035)]
+    assert engine.ticks(*[graph] * 20)[-1] < 0.006
 
 
 def test_having_had_nothing_to_do_does_not_change_when_ticks_are_chosen() -> None:
     engine = Engine()
     graph = engine.graph(lambda: 0.034)
     for _ in range(100):
-        for _ in range(3):
-            before = engine.tick(lambda: engine.pace.launch(graph))
+        *_, before = engine.ticks(graph, graph, graph)
         assert _CHOOSING <= before < 0.006 or engine.device.now < 101
         engine.device.now += 1
 
@@ -134,8 +126,7 @@ def test_having_had_nothing_to_do_does_not_change_when_ticks_are_chosen() -> Non
 def test_without_graphs_a_tick_is_launched_while_the_one_before_runs_and_no_earlier() -> None:
     engine = Engine()
     graph = engine.graph(lambda: 0.034)
-    for _ in range(5):
-        engine.tick(lambda: engine.pace.launch(graph))
+    engine.ticks(*[graph] * 5)
     ends: list[float] = []
     for _ in range(5):
         began = engine.device.now
@@ -149,14 +140,14 @@ def test_without_graphs_a_tick_is_launched_while_the_one_before_runs_and_no_earl
 def test_a_graph_that_is_forgotten_is_done_and_gone() -> None:
     engine = Engine()
     graph = engine.graph(lambda: 0.034)
-    engine.tick(partial(engine.pace.launch, graph))
+    engine.ticks(graph)
     engine.pace.forget()
     assert engine.device.now >= engine.device.done
     gone = weakref.ref(graph)
     del graph
     assert gone() is None
     other = engine.graph(lambda: 0.034)
-    engine.tick(lambda: engine.pace.launch(other))
+    engine.ticks(other)
 
 
 def test_on_the_cpu_there_is_nothing_to_wait_for() -> None:
