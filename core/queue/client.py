@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from nats.js.errors import NotFoundError
 
-from core.errors import ConflictError, ServiceUnavailableError
+from core.errors import ConflictError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
 from core.queue import topology
@@ -138,11 +138,7 @@ class Queue(Session):
             await self._js.publish(f"{topology.WORKERS_PREFIX}{worker}", data, headers=headers)
 
     async def workers(self) -> list[Heartbeat]:
-        """The workers that gave a sign of life within the last seconds, by name.
-
-        Raises:
-            InvalidMessageError: one speaks another version.
-        """
+        """The workers that gave a sign of life within the last seconds, by name, those that can be read."""
         beats = []
         async with self._translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
@@ -153,7 +149,11 @@ class Queue(Session):
                     entry = await bucket.get(subject.removeprefix(topology.WORKERS_PREFIX))
                 except NotFoundError:
                     continue
-                beats.append(Heartbeat.decode(entry.value or b""))
+                try:
+                    beats.append(Heartbeat.decode(entry.value or b""))
+                except InvalidMessageError as error:
+                    # Of another version: the others are not to be missed for it.
+                    log.warning("message_unreadable", subject=subject, error=str(error))
         return beats
 
     async def schedule_window(self, expression: str) -> datetime:

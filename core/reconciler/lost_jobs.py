@@ -93,7 +93,6 @@ class LostJobs:
         """Settle what was missed before, and look for the next jobs; returns whether there are more.
 
         Raises:
-            InvalidMessageError: a worker's sign of life cannot be read.
             ServiceUnavailableError: database or broker do not answer; what is left comes next time.
         """
         held = frozenset(job_id for beat in await self._queue.workers() for job_id in beat.jobs)
