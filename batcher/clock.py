@@ -31,7 +31,10 @@ log = structlog.get_logger(__name__)
 
 
 class Clock:
-    """Keeps the broker beating by the schedule, and the next beat noted; any number of replicas may run."""
+    """Keeps the broker beating by the schedule, and the next beat noted; any number of replicas may run.
+
+    Where their schedules differ, as during a rollout, that of the one which started last stands.
+    """
 
     def __init__(self, *, queue: Queue, settings: WindowSettings) -> None:
         """Make a clock.
@@ -48,8 +51,8 @@ class Clock:
         """Have the broker beat, once it and the database are there; ends early when ``stop`` is set."""
         while not stop.is_set():
             try:
-                since = await self._queue.schedule_window(self._expression)
-                next_at = next_tick(self._expression, since=since, now=now())
+                schedule = await self._queue.schedule_window(self._expression)
+                next_at = next_tick(self._expression, since=schedule.since, now=now())
                 noted = await windows.clock()
                 # A beat that is due stays noted until it has come or was made up for.
                 if noted is None or noted.next_at > now():
@@ -62,16 +65,17 @@ class Clock:
                 return
 
     async def note(self, beat: Delivery) -> None:
-        """Note the beat that follows this one."""
+        """Note the beat that follows this one, by the schedule that stands, whoever set it."""
+        expression = (await self._queue.keep_schedule(self._expression)).expression
         announced = beat.headers.get("Nats-Schedule-Next")
         if announced and (next_at := datetime.fromisoformat(announced)) > now():
-            await windows.set_clock(self._expression, next_at=next_at)
+            await windows.set_clock(expression, next_at=next_at)
             return
         # One beside the schedule announces none; one that comes late, because nobody ran, one that is over.
         noted = await windows.clock()
-        if noted is None or noted.next_at <= now() or noted.expression != self._expression:
-            next_at = next_tick(self._expression, since=beat.stored_at, now=now())
-            await windows.set_clock(self._expression, next_at=next_at)
+        if noted is None or noted.next_at <= now() or noted.expression != expression:
+            next_at = next_tick(expression, since=beat.stored_at, now=now())
+            await windows.set_clock(expression, next_at=next_at)
 
     async def look(self) -> None:
         """See now and then whether a beat is overdue, and beat in the broker's place."""
@@ -91,7 +95,7 @@ class Clock:
         # A stream that differs is a person's to change, as the reconciler says: windows open all the same.
         with suppress(ConfigurationError):
             await self._queue.declare()
-        await self._queue.schedule_window(self._expression)
+        await self._queue.keep_schedule(self._expression)
         last = await self._queue.last_beat_at()
         if last is not None and last > noted.next_at - _SKEW:
             # It has come, and waits for us or is in another's hands.

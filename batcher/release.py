@@ -129,8 +129,13 @@ class Releaser:
             if window.state is not WindowState.COLLECTING:
                 return window
             await windows.assign(window, taken, put_off=put_off)
+            followed = True
             if not window.jobs:
                 await windows.discard(window)
+                followed = not put_off or await windows.await_end(put_off=put_off)
+        if not followed:
+            # What kept the workers from them has ended meanwhile.
+            await self._queue.beat()
         WINDOW_PUT_OFF.inc(put_off)
         if window.jobs:
             WINDOW_JOBS.observe(window.jobs)

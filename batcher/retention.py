@@ -17,7 +17,14 @@ from core.repository.database import in_transaction
 from core.retention import Lifetimes
 from core.settings import RetentionSettings
 from core.storage import Storage
-from core.telemetry import ERASURES_DUE, GENERATIONS_EXPIRED, LEFTOVERS_DELETED, OBJECTS_DELETED, ROWS_SWEPT
+from core.telemetry import (
+    ERASURES_DUE,
+    GENERATIONS_EXPIRED,
+    LEFTOVERS_DELETED,
+    OBJECTS_DELETED,
+    ROWS_SWEPT,
+    SWEEPS_POSTPONED,
+)
 
 BATCH: Final = 500
 """Rows that one statement deletes at most, so that none holds its locks for long."""
@@ -87,10 +94,9 @@ class Retention:
         """Delete rows that say nothing any more; returns how many, at most ``BATCH`` of each table."""
         most = 0
         for table, kept in self._kept.items():
-            swept = await sweeps.sweep(table, before=now() - kept, limit=BATCH)
-            ROWS_SWEPT.labels(table=table).inc(swept)
+            swept = await _swept(table, sweeps.sweep(table, before=now() - kept, limit=BATCH))
             most = max(most, swept)
-        ROWS_SWEPT.labels(table="rate_limit").inc(await rate_limits.forget_restored())
+        await _swept("rate_limit", rate_limits.forget_restored())
         return most
 
     async def _erase(self, erasure: Erasure) -> None:
@@ -104,6 +110,18 @@ class Retention:
         if erasure.keeps_recorded:
             LEFTOVERS_DELETED.inc(deleted)
         log.info("objects_deleted", prefix=erasure.prefix, objects=deleted)
+
+
+async def _swept(table: str, sweep: Awaitable[int]) -> int:
+    """How many rows of a table went; one that cannot be swept now does not keep the others."""
+    try:
+        swept = await sweep
+    except ServiceUnavailableError as error:
+        SWEEPS_POSTPONED.labels(table=table).inc()
+        log.warning("sweep_postponed", table=table, error=repr(error))
+        return 0
+    ROWS_SWEPT.labels(table=table).inc(swept)
+    return swept
 
 
 async def _repeat(

@@ -52,7 +52,6 @@ class Survey:
         """Look once.
 
         Raises:
-            InvalidMessageError: a worker's sign of life cannot be read.
             ServiceUnavailableError: database or broker do not answer.
         """
         await self._look_at_streams()

@@ -132,6 +132,9 @@ LEFTOVERS_DELETED: Final = Counter(
 )
 ERASURES_DUE: Final = Gauge("darkroom_erasures_due", "Folders of the object store that wait to be emptied")
 ROWS_SWEPT: Final = Counter("darkroom_rows_swept_total", "Rows deleted because they were over", ["table"])
+SWEEPS_POSTPONED: Final = Counter(
+    "darkroom_sweeps_postponed_total", "Sweeps of a table that the database did not answer", ["table"]
+)
 WINDOW_JOBS: Final = Histogram(
     "darkroom_window_jobs", "Jobs per batch window", buckets=(0, 1, 10, 100, 1_000, 10_000)
 )

@@ -21,6 +21,7 @@ class Account(Model):
 
     ``bounced_at`` and ``bounce_reason`` are of the latest letter, if the mail server would not take it for
     this address. Since ``reminders_off_at`` no letter comes that is not about something the customer did.
+    There is a partial index, of those who were never verified (migration 0009).
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
@@ -57,7 +58,10 @@ class AccountDeletion(Model):
 
 
 class SessionFamily(Model):
-    """One sign-in and every refresh token that descends from it; ended as a whole."""
+    """One sign-in and every refresh token that descends from it; ended as a whole.
+
+    Beside the index below there is a partial one, of what was ended (migration 0009).
+    """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)
     account: fields.ForeignKeyRelation[Account] = fields.ForeignKeyField(
@@ -73,7 +77,10 @@ class SessionFamily(Model):
 
 
 class RefreshToken(Model):
-    """A refresh token's SHA-256, never the token; ``used_at`` is when it was rotated."""
+    """A refresh token's SHA-256, never the token; ``used_at`` is when it was rotated.
+
+    Beside the index below there is one on ``expires_at`` (migration 0009).
+    """
 
     hash = fields.CharField(max_length=64, primary_key=True)
     family: fields.ForeignKeyRelation[SessionFamily] = fields.ForeignKeyField(

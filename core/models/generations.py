@@ -21,7 +21,7 @@ class Generation(Model):
     often one has, ``losses`` how often the broker had lost its job. ``cause`` is why our side failed it, for
     the operator: with it, it is a dead letter. ``retry_of`` is the dead one that an operator made this from.
     Beside the indexes below there are partial ones, of what is open, of what is unpublished (migration 0002),
-    of what is dead, and of retries (0005).
+    of what is dead, and of retries (0007), and of what has ended, by tier (0009).
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)

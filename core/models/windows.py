@@ -26,7 +26,8 @@ class Window(Model):
 
     ``tick_at`` is the broker's beat that opened it, so that a beat which comes again finds its row.
     ``put_off`` jobs waited, and were left to the next window because this one could not have made them in
-    time. How its own ended is written when the last one has; ``failures`` are the reasons, with their jobs.
+    time, or had the workers so busy that none could be opened for them. How its own ended is written when the
+    last one has; ``failures`` are the reasons, with their jobs.
     """
 
     id = fields.UUIDField(primary_key=True, default=uuid4)

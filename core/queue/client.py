@@ -1,13 +1,14 @@
 """The broker as the processes see it: jobs, results, progress, heartbeats and the window's clock."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 from nats.js.errors import NotFoundError
 
-from core.errors import ConflictError, ServiceUnavailableError
+from core.errors import ConflictError, InvalidMessageError, ServiceUnavailableError
 from core.lifecycle import Tier
 from core.messages import Control, Heartbeat, Job, Outcome, Progress, Started
 from core.queue import topology
@@ -23,6 +24,14 @@ _JOB_PATIENCE = 3.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What the window's clock ticks by, and since when the broker has it."""
+
+    expression: str
+    since: datetime
+
+
 class Queue(Session):
     """What is said and asked over one connection to the broker.
 
@@ -32,10 +41,10 @@ class Queue(Session):
     _schedule: str | None = None
 
     async def restore(self) -> None:
-        """See :meth:`Session.restore`; the window's schedule is set again as well."""
+        """See :meth:`Session.restore`; a window's schedule that is gone is set again as well."""
         await super().restore()
         if self._schedule is not None:
-            await self.schedule_window(self._schedule)
+            await self.keep_schedule(self._schedule)
 
     async def publish_job(self, lane: Lane, job: Job) -> bool:
         """Put a job into a lane; false when the broker already holds it there, which is as good."""
@@ -138,11 +147,7 @@ class Queue(Session):
             await self._js.publish(f"{topology.WORKERS_PREFIX}{worker}", data, headers=headers)
 
     async def workers(self) -> list[Heartbeat]:
-        """The workers that gave a sign of life within the last seconds, by name.
-
-        Raises:
-            InvalidMessageError: one speaks another version.
-        """
+        """The workers that gave a sign of life within the last seconds, by name, those that can be read."""
         beats = []
         async with self._translated():
             bucket = await self._js.key_value(topology.WORKERS_BUCKET)
@@ -153,26 +158,50 @@ class Queue(Session):
                     entry = await bucket.get(subject.removeprefix(topology.WORKERS_PREFIX))
                 except NotFoundError:
                     continue
-                beats.append(Heartbeat.decode(entry.value or b""))
+                try:
+                    beats.append(Heartbeat.decode(entry.value or b""))
+                except InvalidMessageError as error:
+                    # Of another version: the others are not to be missed for it.
+                    log.warning("message_unreadable", subject=subject, error=str(error))
         return beats
 
-    async def schedule_window(self, expression: str) -> datetime:
-        """Make the broker tick by ``expression``; returns since when it does so.
+    async def schedule_window(self, expression: str) -> Schedule:
+        """Make the broker tick by ``expression``, whatever it has ticked by.
 
-        A schedule that already stands is left alone: setting it again would shift ``@every`` ones.
+        The same one that already stands is left alone: setting it again would shift ``@every`` ones.
         """
         self._schedule = expression
+        standing = await self._standing_schedule()
+        if standing is None or standing.expression != expression:
+            headers = {"Nats-Schedule": expression, "Nats-Schedule-Target": topology.TICK_SUBJECT}
+            await self._publish(topology.SCHEDULE_SUBJECT, b"", headers)
+            standing = await self._standing_schedule()
+        if standing is None:
+            raise ServiceUnavailableError("broker: it has lost the window's schedule again")
+        return standing
+
+    async def keep_schedule(self, otherwise: str) -> Schedule:
+        """What the broker ticks by; where that is gone it is set again, as it was last seen.
+
+        One that was set meanwhile is that of a process which started later, and stands.
+
+        Args:
+            otherwise: what to set where this process has seen none.
+        """
+        standing = await self._standing_schedule()
+        if standing is None:
+            return await self.schedule_window(self._schedule or otherwise)
+        self._schedule = standing.expression
+        return standing
+
+    async def _standing_schedule(self) -> Schedule | None:
         async with self._translated():
             try:
-                standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
+                stored = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
             except NotFoundError:
-                standing = None
-            if standing is None or (standing.headers or {}).get("Nats-Schedule") != expression:
-                headers = {"Nats-Schedule": expression, "Nats-Schedule-Target": topology.TICK_SUBJECT}
-                await self._publish(topology.SCHEDULE_SUBJECT, b"", headers)
-                standing = await self._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
-        assert standing.time is not None  # noqa: S101 - the server stamps every stored message
-        return standing.time
+                return None
+        assert stored.time is not None  # noqa: S101 - the server stamps every stored message
+        return Schedule(expression=(stored.headers or {})["Nats-Schedule"], since=stored.time)
 
     async def beat(self) -> None:
         """Make the clock beat once beside its schedule; one that is still waiting is replaced."""

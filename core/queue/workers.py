@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from core.errors import InvalidMessageError, ServiceUnavailableError
+from core.errors import ServiceUnavailableError
 from core.messages import Heartbeat
 from core.queue.client import Queue
 
@@ -47,6 +47,6 @@ class Workers:
             return ()
         try:
             return await self._queue.workers()
-        except (InvalidMessageError, ServiceUnavailableError) as error:
+        except ServiceUnavailableError as error:
             log.warning("workers_unknown", error=str(error))
             return ()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -43,10 +43,12 @@ class _Suspect:
 
     Attributes:
         missed_in: the lane that ought to hold it.
+        published_at: when it was put there last: where it is later meanwhile, another has brought it back.
         told_until: the newest result at that moment: its own may be among those up to it.
     """
 
     missed_in: Lane
+    published_at: datetime | None
     told_until: int
 
 
@@ -58,7 +60,7 @@ class LostJobs:
     taken for lost. A job that a lane holds and will not deliver any more is failed, should no advisory have
     told of it.
 
-    Any number of replicas may run; a lane takes a job once.
+    Any number of replicas may run; each loss is made up for and counted by one of them.
     """
 
     def __init__(self, *, queue: Queue, dead_letters: DeadLetters, settings: ReconcilerSettings) -> None:
@@ -93,7 +95,6 @@ class LostJobs:
         """Settle what was missed before, and look for the next jobs; returns whether there are more.
 
         Raises:
-            InvalidMessageError: a worker's sign of life cannot be read.
             ServiceUnavailableError: database or broker do not answer; what is left comes next time.
         """
         held = frozenset(job_id for beat in await self._queue.workers() for job_id in beat.jobs)
@@ -119,7 +120,9 @@ class LostJobs:
         for generation in unheld:
             lane, place = lane_of(generation), places[generation.id]
             if place is None:
-                suspect = _Suspect(missed_in=lane, told_until=told_until)
+                suspect = _Suspect(
+                    missed_in=lane, published_at=generation.published_at, told_until=told_until
+                )
                 self._suspects.setdefault(generation.id, suspect)
             elif lane in standings and standings[lane].gave_up(place):
                 await self._dead_letters.exhausted(generation.id, lane, deliveries=topology.MAX_DELIVER)
@@ -138,7 +141,7 @@ class LostJobs:
             deadlines = await jobs.deadlines({row.window_id for row in rows if row.window_id is not None})
             for row in rows:
                 suspect = suspects[row.id]
-                if lane_of(row) is not suspect.missed_in:
+                if lane_of(row) is not suspect.missed_in or row.published_at != suspect.published_at:
                     continue
                 if not recorded[row.tier].is_past(suspect.told_until):
                     self._suspects[row.id] = suspect

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.clock import now, pause
 from core.errors import ServiceUnavailableError
 from core.lifecycle import GenerationState
+from core.outbox import JobOutbox
 from core.queue import Delivery, Lane, Queue, topology
 from core.reconciler.dead_letters import DeadLetters
 from core.reconciler.lost_jobs import LostJobs
@@ -44,6 +45,7 @@ class Reconciler:
     def __init__(self, *, queue: Queue, recorder: Recorder, settings: ReconcilerSettings) -> None:
         self._queue = queue
         self._recorder = recorder
+        self._outbox = JobOutbox(queue=queue)
         self._dead_letters = DeadLetters(queue=queue, recorder=recorder)
         self._lost_jobs = LostJobs(queue=queue, dead_letters=self._dead_letters, settings=settings)
         self._advisories = queue.consumer(topology.EXHAUSTED)
@@ -63,9 +65,12 @@ class Reconciler:
         """
         overdue = await generations.overdue(now=now(), limit=_OVERDUE_BATCH)
         for generation_id in overdue:
-            await self._recorder.finish(generation_id, GenerationState.FAILED, at=now(), error=OVERDUE)
-            await self._queue.purge_job(Lane.BATCH, generation_id)
-            log.warning("generation_overdue", generation=str(generation_id))
+            failed = await self._recorder.finish(
+                generation_id, GenerationState.FAILED, at=now(), error=OVERDUE
+            )
+            if failed is not None:
+                await self._outbox.call_off(failed)
+                log.warning("generation_overdue", generation=str(generation_id))
         return len(overdue)
 
     async def settle(self, message: Delivery) -> None:

@@ -95,7 +95,10 @@ async def migrate(settings: DatabaseSettings, *, lock_seconds: float = LOCK_SECO
             ssl=settings.tls,
         )
         try:
-            await guard.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
+            # Asked again and again: an index that is made beside its table's use would wait for a statement
+            # that waits here.
+            while not await guard.fetchval("SELECT pg_try_advisory_lock($1)", _MIGRATION_LOCK):  # noqa: ASYNC110 - another process has no event
+                await asyncio.sleep(_PAUSE)
             await run_migrations(config=config)
         finally:
             await Tortoise.close_connections()

@@ -33,10 +33,7 @@ _DISCARD: Final = """
     DELETE FROM generation USING gone WHERE generation.id = gone.id RETURNING generation.id
 """
 
-# What has ended by then was accepted before: so the index on state and acceptance finds it.
-_EXPIRED: Final = _DISCARD.format(
-    condition="state = ANY($4::text[]) AND created_at < $5 AND finished_at < $5 AND tier = $6"
-)
+_EXPIRED: Final = _DISCARD.format(condition="tier = $6 AND finished_at < $5 AND state = ANY($4::text[])")
 _OF_ACCOUNT: Final = _DISCARD.format(condition="account_id = $4 AND state = ANY($5::text[])")
 
 _UNRECORDED: Final = """

@@ -13,13 +13,22 @@ _STATEMENTS: Final[Mapping[str, str]] = MappingProxyType(
         "email_token": """DELETE FROM email_token WHERE hash IN (
                 SELECT hash FROM email_token WHERE used_at IS NOT NULL OR expires_at < $1
                  LIMIT $2 FOR UPDATE SKIP LOCKED)""",
-        # A rotated one is kept until then, so that its reuse is noticed.
+        # A rotated one is kept until then, so that its reuse is noticed. The last ones go with their family.
         "refresh_token": """DELETE FROM refresh_token WHERE hash IN (
-                SELECT hash FROM refresh_token WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)""",
+                SELECT hash FROM refresh_token AS over
+                 WHERE expires_at < $1
+                   AND EXISTS (SELECT FROM refresh_token
+                                WHERE family_id = over.family_id AND expires_at >= $1)
+                 LIMIT $2 FOR UPDATE SKIP LOCKED)""",
         "session_family": """DELETE FROM session_family WHERE id IN (
-                SELECT id FROM session_family AS family
-                 WHERE ended_at < $1
-                    OR NOT EXISTS (SELECT FROM refresh_token WHERE family_id = family.id)
+                SELECT id FROM session_family
+                 WHERE id IN (
+                       SELECT id FROM session_family WHERE ended_at < $1
+                       UNION ALL
+                       SELECT family_id FROM refresh_token AS over
+                        WHERE expires_at < $1
+                          AND NOT EXISTS (SELECT FROM refresh_token
+                                           WHERE family_id = over.family_id AND expires_at >= $1))
                  LIMIT $2 FOR UPDATE SKIP LOCKED)""",
         "letter": """DELETE FROM letter WHERE id IN (
                 SELECT id FROM letter WHERE state IN ('SENT', 'FAILED') AND due_at < $1 AND created_at < $1

@@ -34,6 +34,11 @@ _ASSIGN: Final = """
 _COUNT: Final = """
     SELECT count(*) AS customers, coalesce(sum(open_jobs), 0) AS jobs FROM window_account WHERE window_id = $1
 """
+_AWAIT_END: Final = """
+    UPDATE batch_window SET put_off = greatest(put_off, $1)
+     WHERE id = (SELECT id FROM batch_window WHERE state IN ('RELEASING', 'RUNNING')
+                  ORDER BY tick_at DESC LIMIT 1 FOR NO KEY UPDATE)
+"""
 _UNASSIGNED: Final = """
     SELECT id FROM generation WHERE id = ANY($1::uuid[]) AND state = 'QUEUED' AND window_id IS NULL
 """
@@ -86,6 +91,18 @@ async def open_window(*, tick_at: datetime, deadline: datetime) -> Window:
 async def discard(window: Window) -> None:
     """Forget a window that nothing was assigned to."""
     await window.delete()
+
+
+async def await_end(*, put_off: int) -> bool:
+    """Note that so many jobs wait for the end of the newest window, as no other could be opened for them.
+
+    In a transaction.
+
+    Returns:
+        Whether there is one that has not finished.
+    """
+    updated, _ = await connections.get("default").execute_query(_AWAIT_END, [put_off])
+    return bool(updated)
 
 
 async def assign(window: Window, generation_ids: Sequence[UUID], *, put_off: int = 0) -> None:

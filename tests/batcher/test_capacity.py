@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,13 +173,19 @@ async def _running_window(count: int) -> Window:
     return (await Window.all().order_by("-tick_at"))[0]
 
 
-async def test_a_window_for_which_there_is_no_time_at_all_is_not_opened(
-    queue: Queue, new_account: NewAccount, new_generation: NewGeneration, new_worker: NewWorker
+@pytest.mark.parametrize("ended_meanwhile", [False, True])
+async def test_a_window_for_which_there_is_no_time_at_all_is_not_opened_before_the_end_of_the_one_that_runs(
+    queue: Queue,
+    new_account: NewAccount,
+    new_generation: NewGeneration,
+    new_worker: NewWorker,
+    ended_meanwhile: bool,
 ) -> None:
     speed = Speed(model="darkroom-demo", megapixel_steps_per_second=1, seconds_per_step=0.1)
     await new_worker(speeds=(speed,))
     account = await new_account()
-    busy = await Window.create(tick_at=now(), deadline=now() + timedelta(hours=1), state=WindowState.RUNNING)
+    state = WindowState.FINISHED if ended_meanwhile else WindowState.RUNNING
+    busy = await Window.create(tick_at=now(), deadline=now() + timedelta(hours=1), state=state)
     for _ in range(10):
         await new_generation(account, **LARGE, window=busy, released_at=now())
     waiting = await new_generation(account, **LARGE)
@@ -189,6 +196,11 @@ async def test_a_window_for_which_there_is_no_time_at_all_is_not_opened(
 
     await releaser._settle(tick)
 
-    assert await Window.all().count() == 1
+    # Its end brings the next beat; where it has ended, that comes at once.
+    [window] = await Window.all()
+    assert window.put_off == (0 if ended_meanwhile else 1)
+    beaten_at = await queue.last_beat_at()
+    assert beaten_at is not None
+    assert (beaten_at - tick.stored_at > timedelta(milliseconds=1)) == ended_meanwhile
     assert (await Generation.get(id=waiting.id)).window_id is None
     assert await queue.position_of(Lane.NORMAL, waiting.id)

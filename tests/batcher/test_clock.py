@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from batcher import clock as clock_module
 from batcher.clock import Clock
 from batcher.release import Releaser
+from batcher.window import next_tick
 from core.clock import now
 from core.models import Account, Generation, Window, WindowState
 from core.outbox import JobOutbox
@@ -210,7 +211,7 @@ async def test_a_schedule_that_the_broker_has_lost_is_set_again(queue: Queue, da
     assert database
     clock = Clock(queue=queue, settings=NEVER)
     await clock.start(stop=asyncio.Event())
-    since = await queue.schedule_window(NEVER.window)
+    since = (await queue.schedule_window(NEVER.window)).since
     await queue._js.delete_stream("CLOCK")
     await windows.set_clock(NEVER.window, next_at=now() - LONG_AGO)
 
@@ -220,6 +221,33 @@ async def test_a_schedule_that_the_broker_has_lost_is_set_again(queue: Queue, da
     standing = await queue._js.get_last_msg("CLOCK", topology.SCHEDULE_SUBJECT)
     assert standing.time is not None
     assert standing.time > since
+
+
+@pytest.mark.usefixtures("database")
+async def test_the_schedule_of_the_replica_that_started_last_stands(replicas: list[Queue]) -> None:
+    older, newer = replicas
+    clock = Clock(queue=older, settings=NEVER)
+    await clock.start(stop=asyncio.Event())
+    set_last = WindowSettings(window="@hourly")
+    await Clock(queue=newer, settings=set_last).start(stop=asyncio.Event())
+
+    await older.restore()
+    assert (await older.keep_schedule(NEVER.window)).expression == set_last.window
+    await older.beat()
+    [beat] = await older.consumer(topology.TICKS).fetch(1, wait=5)
+    await windows.set_clock(NEVER.window, next_at=now() + timedelta(days=30))
+    await clock.note(beat)
+    noted = await windows.clock()
+    assert noted is not None
+    assert (noted.expression, noted.next_at) == (
+        set_last.window,
+        next_tick(set_last.window, since=beat.stored_at, now=now()),
+    )
+
+    # As does what it made of the clock, where the broker has lost it.
+    await older._js.delete_stream("CLOCK")
+    await older.restore()
+    assert (await older.keep_schedule(NEVER.window)).expression == set_last.window
 
 
 async def test_a_missed_beat_is_made_up_for_although_a_stream_differs(queue: Queue, database: object) -> None:

@@ -150,7 +150,7 @@ async def test_the_brokers_own_schedule_opens_windows_and_tells_the_next(
 async def test_the_beats_that_the_broker_announces_are_the_ones_that_are_told(
     queue: Queue, expression: str
 ) -> None:
-    since = await queue.schedule_window(expression)
+    since = (await queue.schedule_window(expression)).since
     first = next_tick(expression, since=since, now=since)
 
     [tick] = await queue.consumer(topology.TICKS).fetch(1, wait=5)

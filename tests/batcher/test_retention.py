@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from tortoise import connections
 
 from batcher.retention import BATCH, Retention
@@ -40,7 +42,8 @@ from core.outbox import JobOutbox, write_letter
 from core.queue import Lane, Queue, topology
 from core.recording import Recorder
 from core.repository import accounts, erasures
-from core.settings import BrokerSettings, RetentionSettings
+from core.repository.database import database as open_database
+from core.settings import BrokerSettings, DatabaseSettings, RetentionSettings
 from core.storage import Storage
 
 NewAccount = Callable[..., Awaitable[Account]]
@@ -559,6 +562,23 @@ async def test_windows_go_when_they_were_finished_long_ago(retention: Retention)
     await Window.create(tick_at=days(-32), deadline=over, state=WindowState.RUNNING)
     await retention.sweep()
     assert [window.state for window in await Window.all()] == [WindowState.RUNNING]
+
+
+async def test_a_table_that_cannot_be_swept_does_not_keep_the_others(
+    retention: Retention, database_settings: DatabaseSettings
+) -> None:
+    labels = {"table": "email_token"}
+    before = REGISTRY.get_sample_value("darkroom_sweeps_postponed_total", labels) or 0
+    over = days(-31)
+    other = await asyncpg.connect(database_settings.database_url.get_secret_value())
+    async with open_database(database_settings.model_copy(update={"database_timeout_seconds": 0.5})):
+        await Window.create(tick_at=over, deadline=over, state=WindowState.FINISHED, finished_at=over)
+        async with other.transaction():
+            await other.execute("LOCK TABLE email_token")
+            await retention.sweep()
+        assert not await Window.all().exists()
+    await other.close()
+    assert REGISTRY.get_sample_value("darkroom_sweeps_postponed_total", labels) == before + 1
 
 
 async def test_it_runs_until_it_is_told_to_stop_and_survives_an_absent_store(

@@ -29,6 +29,10 @@ QUEUED, RUNNING, FAILED = GenerationState.QUEUED, GenerationState.RUNNING, Gener
 
 @pytest.fixture
 def lost_jobs(queue: Queue) -> LostJobs:
+    return replica(queue)
+
+
+def replica(queue: Queue) -> LostJobs:
     settings = ReconcilerSettings(reconcile_seconds=0.05, reconcile_age_seconds=0)
     dead_letters = DeadLetters(queue=queue, recorder=Recorder(queue=queue))
     return LostJobs(queue=queue, dead_letters=dead_letters, settings=settings)
@@ -180,6 +184,26 @@ async def test_a_job_that_was_canceled_between_the_looks_stays_away(
     await Recorder(queue=queue).finish(generation.id, GenerationState.CANCELED, at=now())
     await lost_jobs.look()
     assert not await queue.position_of(Lane.PREMIUM, generation.id)
+
+
+async def test_replicas_that_miss_a_job_at_the_same_time_count_its_loss_once(
+    queue: Queue, lost_jobs: LostJobs, published: NewGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await published(tier=Tier.PREMIUM)
+    other = replica(queue)
+    await lost_jobs.look()
+    await other.look()
+    look_for = other._places
+
+    async def and_the_first_is_faster(looked_for: Any) -> Any:
+        places = await look_for(looked_for)
+        await lost_jobs.look()
+        return places
+
+    monkeypatch.setattr(other, "_places", and_the_first_is_faster)
+    await other.look()
+    assert (await Generation.get()).losses == 1
+    assert await queue.depth(Lane.PREMIUM) == 1
 
 
 async def test_young_jobs_are_not_looked_for(queue: Queue, published: NewGeneration) -> None:

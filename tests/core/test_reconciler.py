@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from core.clock import now
 from core.lifecycle import GenerationState, Tier
+from core.messages import Control
 from core.models import Account, Generation, Letter, LetterKind, Window, WindowState
 from core.outbox import job_of
 from core.queue import Lane, Queue, topology
@@ -85,9 +86,19 @@ async def test_what_is_open_after_its_windows_deadline_is_failed_and_the_letter_
     await recorder.finish(done.id, SUCCEEDED, at=now())
     await recorder.finish(canceled.id, GenerationState.CANCELED, at=now())
     assert await Letter.all().count() == 0
+    orders: list[Control] = []
+    stop_listening = await queue.subscribe_control(orders.append)
 
     assert await reconciler.fail_overdue() == 2
 
+    async with asyncio.timeout(5):
+        while len(orders) < 2:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+    await stop_listening()
+    assert {(order.id, order.action) for order in orders} == {
+        (queued.id, "cancel"),
+        (running_.id, "cancel"),
+    }
     for generation in (queued, running_):
         row = await Generation.get(id=generation.id)
         assert (row.state, row.error) == (FAILED, OVERDUE)

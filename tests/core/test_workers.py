@@ -40,13 +40,11 @@ async def test_many_who_ask_at_once_are_answered_by_one_reading(
     assert readings == 1
 
 
-async def test_a_heartbeat_of_another_version_leaves_the_workers_unknown(
-    queue: Queue, new_worker: NewWorker
-) -> None:
-    beat = await new_worker()
+async def test_a_heartbeat_of_another_version_is_passed_over(queue: Queue, new_worker: NewWorker) -> None:
+    beat, understood = await new_worker("w1"), await new_worker("w2")
     bucket = await queue._js.key_value(WORKERS_BUCKET)
     await bucket.put(beat.worker, beat.encode().replace(b'"version":1', b'"version":2'))
-    assert list(await Workers(queue=queue).recent()) == []
+    assert list(await Workers(queue=queue).recent()) == [understood]
 
 
 async def test_without_a_broker_no_workers_are_known(queue: Queue, new_worker: NewWorker) -> None:

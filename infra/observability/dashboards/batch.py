@@ -79,6 +79,11 @@ BATCH: Final = Dashboard(
             ),
             Panel(title="Folders that wait to be emptied", queries={"folders": "max(darkroom_erasures_due)"}),
             Panel(
+                title="Sweeps that the database did not answer",
+                queries={"{{table}}": rate("darkroom_sweeps_postponed_total", by="table")},
+                unit="ops",
+            ),
+            Panel(
                 title="Declared again on the broker",
                 queries={
                     "consumers of {{stream}}": rate("darkroom_consumer_recreations_total", by="stream"),
