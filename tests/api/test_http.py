@@ -1,12 +1,16 @@
 import re
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.app import Parts
 from api.assets import BUILT
 from core.clock import now
+from core.errors import ServiceUnavailableError
 from core.messages import Heartbeat
 from core.models import Account, TokenPurpose
+from core.queue import Queue
 from core.settings import LimitSettings
 from tests.graphql_client import PASSWORD, Client
 from tests.served_api import mailed_token
@@ -19,6 +23,26 @@ async def test_health_says_what_is_missing(client: Client, parts: Parts) -> None
     ready = await client.http.get("/health/ready")
     assert ready.status_code == 503
     assert ready.json()["missing"] == ["gpu_worker: no warm worker"]
+
+
+async def test_health_keeps_hosts_and_users_for_the_log(
+    client: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: str) -> bool:
+        raise ServiceUnavailableError("object store, head health: http://store.internal:9000 refused us")
+
+    monkeypatch.setattr(parts.storage, "exists", refused)
+    monkeypatch.setattr(Queue, "refusal", "api_spare is refused: permissions violation")
+    with capture_logs() as logs:
+        ready = await client.http.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["missing"] == [
+        "object store: unavailable",
+        "broker: refuses what is asked of it",
+        "gpu_worker: no warm worker",
+    ]
+    [line] = [log for log in logs if log["event"] == "backing_service_unavailable"]
+    assert "store.internal:9000" in line["error"]
 
 
 async def test_a_warm_worker_makes_the_service_ready(client: Client, parts: Parts) -> None:
