@@ -107,6 +107,20 @@ async def test_what_the_pages_load_is_kept_for_good_and_the_pages_are_not(client
     assert (await client.http.get("/assets/none.js")).status_code == 404
 
 
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("api.assets.BUILT", tmp_path / "dist")
+
+
+@pytest.mark.usefixtures("unbuilt")
+async def test_where_nothing_is_built_pages_say_what_to_do_and_what_they_load_is_not_found(
+    client: Client,
+) -> None:
+    page = await client.http.get("/")
+    assert (page.status_code, "make frontend" in page.text) == (503, True)
+    assert (await client.http.get("/assets/index.js")).status_code == 404
+
+
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:
     account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
     token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
