@@ -1,6 +1,5 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
-import math
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -9,6 +8,8 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from api.addresses import client_address
+from api.rate_limit_headers import rate_limit_headers
+from core.accounts.limits import Standing, touched
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
 from core.accounts.reminders import Reminders
@@ -101,13 +102,15 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
     async def reset(
         request: Request, token: FormToken, password: Annotated[str, Form()], registration: Service
     ) -> HTMLResponse:
+        standings: list[Standing] = []
+        touched.set(standings)
         try:
             account = await registration.reset_password(
                 token=token, password=password, address=client_address(request)
             )
         except RateLimitedError as error:
             refused = ask(request, token, problem=str(error), status=429)
-            refused.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+            refused.headers.update(rate_limit_headers(standings))
             return refused
         except ClientError as error:
             return ask(request, token, problem=str(error), status=400)

@@ -157,4 +157,6 @@ async def test_the_reset_page_takes_no_more_guesses_than_signing_in_does(
     refused = await client.http.post("/reset-password", data=guess)
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit"] == f'"signin";r=0;t={refused.headers["retry-after"]}'
+    assert refused.headers["ratelimit-policy"] == '"signin";q=1;w=60'
     assert "Too many attempts" in refused.text
