@@ -1,9 +1,12 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -43,8 +46,10 @@ ReminderService = Annotated[Reminders, Depends(_reminders)]
 
 def pages_router() -> APIRouter:
     """The pages. A GET only shows them, so that a mail scanner which follows links uses nothing up."""
-    router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
     pages = _Pages()
+    router = APIRouter(
+        route_class=pages.route_class(), default_response_class=HTMLResponse, include_in_schema=False
+    )
     _add_verifying(router, pages)
     _add_resetting(router, pages)
     _add_paying(router, pages)
@@ -73,6 +78,25 @@ class _Pages:
     def refuse(self, request: Request, error: ClientError) -> HTMLResponse:
         return self.say(request, "That did not work", str(error), status=400)
 
+    def route_class(self) -> type[APIRoute]:
+        """Routes that answer with a page also where an address has lost its token, or a part of it."""
+        pages = self
+
+        class PageRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+
+                async def handle_or_say(request: Request) -> Response:
+                    try:
+                        return await handle(request)
+                    except RequestValidationError:
+                        message = "This link is not whole. Open it from the letter, or copy all of it."
+                        return pages.say(request, "That did not work", message, status=400)
+
+                return handle_or_say
+
+        return PageRoute
+
 
 def _add_verifying(router: APIRouter, pages: _Pages) -> None:
     @router.get("/verify")
@@ -100,7 +124,7 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
 
     @router.post("/reset-password")
     async def reset(
-        request: Request, token: FormToken, password: Annotated[str, Form()], registration: Service
+        request: Request, token: FormToken, registration: Service, password: Annotated[str, Form()] = ""
     ) -> HTMLResponse:
         standings: list[Standing] = []
         touched.set(standings)

@@ -121,6 +121,29 @@ async def test_where_nothing_is_built_pages_say_what_to_do_and_what_they_load_is
     assert (await client.http.get("/assets/index.js")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "form"),
+    [
+        ("GET", "/verify", None),
+        ("GET", "/verify?token=" + "x" * 201, None),
+        ("POST", "/verify", {}),
+        ("GET", "/reset-password", None),
+        ("POST", "/reset-password", {"password": PASSWORD}),
+        ("GET", "/unsubscribe", None),
+        ("POST", "/unsubscribe", None),
+        ("POST", "/unsubscribe?token=x&wanted=perhaps", None),
+    ],
+)
+async def test_a_link_without_its_token_is_answered_with_a_page(
+    client: Client, method: str, path: str, form: dict[str, str] | None
+) -> None:
+    answer = await client.http.request(method, path, data=form)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "This link is not whole" in answer.text
+
+
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:
     account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
     token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
@@ -143,6 +166,8 @@ async def test_the_reset_page_sets_a_password(client: Client) -> None:
     weak = await client.http.post("/reset-password", data={"token": token, "password": "short"})
     assert weak.status_code == 400
     assert "8 to 128" in weak.text
+    none = await client.http.post("/reset-password", data={"token": token, "password": ""})
+    assert (none.status_code, "8 to 128" in none.text) == (400, True)
     done = await client.http.post("/reset-password", data={"token": token, "password": PASSWORD})
     assert done.status_code == 200
     assert (await client.signed_in("a@example.org")).token
