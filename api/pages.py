@@ -7,9 +7,8 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from api import assets
 from api.addresses import client_address
 from api.rate_limit_headers import rate_limit_headers
 from core.accounts.limits import Standing, touched
@@ -25,8 +24,8 @@ FormToken = Annotated[str, Form(max_length=200)]
 _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 }
 
 
@@ -61,11 +60,7 @@ class _Pages:
     """The templates."""
 
     def __init__(self) -> None:
-        self._templates = Jinja2Templates(
-            env=Environment(
-                loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
-            )
-        )
+        self._templates = assets.templates("templates")
 
     def show(self, request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
         return self._templates.TemplateResponse(

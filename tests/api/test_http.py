@@ -121,6 +121,20 @@ async def test_where_nothing_is_built_pages_say_what_to_do_and_what_they_load_is
     assert (await client.http.get("/assets/index.js")).status_code == 404
 
 
+async def test_the_pages_of_letters_have_the_icon_of_all_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assets = tmp_path / "dist" / "assets"
+    assets.mkdir(parents=True)
+    (assets / "icon-ab12.svg").write_text("<svg/>")
+    monkeypatch.setattr("api.assets.BUILT", tmp_path / "dist")
+    page = await client.http.get("/verify", params={"token": "x"})
+    assert '<link rel="icon" type="image/svg+xml" href="/assets/icon-ab12.svg">' in page.text
+    assert "img-src 'self'" in page.headers["content-security-policy"]
+    (assets / "icon-ab12.svg").unlink()
+    assert 'rel="icon"' not in (await client.http.get("/verify", params={"token": "x"})).text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "form"),
     [
