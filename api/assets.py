@@ -1,12 +1,14 @@
-"""The pages that Vite builds from ``api/frontend``, the studio and GraphiQL, and what they load."""
+"""The pages: what Vite builds from ``api/frontend``, the studio and GraphiQL, and others' templates."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
 from starlette.types import Scope
 
 BUILT: Final = Path(__file__).parent / "frontend" / "dist"
@@ -67,11 +69,29 @@ def explorer(*, public_url: str) -> Page:
     return Page(name="explorer", public_url=public_url, styles="'self' 'unsafe-inline'", fonts="'self' data:")
 
 
+def icon() -> str | None:
+    """The path of the icon that all pages have in their tabs, where it is built."""
+    built = next((BUILT / "assets").glob("icon-*.svg"), None)
+    return None if built is None else f"/assets/{built.name}"
+
+
+def templates(folder: str) -> Jinja2Templates:
+    """The pages in a folder of ``api`` that are made here, and know the icon."""
+    environment = Environment(
+        loader=PackageLoader("api", folder), autoescape=select_autoescape(), undefined=StrictUndefined
+    )
+    environment.globals["icon"] = icon
+    return Jinja2Templates(env=environment)
+
+
 class BuiltFiles(StaticFiles):
     """Scripts, styles and fonts, whose names change with what is in them."""
 
     def __init__(self) -> None:
         super().__init__(directory=BUILT / "assets", check_dir=False)
+
+    async def check_config(self) -> None:
+        """Nothing: without the folder there is no such file, and the pages say that they are not built."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """A file, to be kept for good."""

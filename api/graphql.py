@@ -42,7 +42,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     """``/graphql``: POST and WebSocket for clients, GET with ``Accept: text/html`` for browsers.
 
     Speaks GraphQL over HTTP, https://graphql.github.io/graphql-over-http/draft/: in its own media type an
-    answer without data, one that nothing was done for, has status 400; in ``application/json`` every answer
+    answer without data has status 400, or 503 where it took too long; in ``application/json`` every answer
     to a readable request has 200. It is an application of its own: nothing of FastAPI's stands before an
     operation. Sockets are Strawberry's, with a handler of ours.
     """
@@ -174,12 +174,17 @@ def _response(result: ExecutionResult, media_type: str, headers: Mapping[str, st
             del answer["data"]
     if result.extensions:
         answer["extensions"] = result.extensions
-    refused = media_type == _GRAPHQL_JSON and "data" not in answer
     return Response(
         orjson.dumps(answer),
-        status_code=400 if refused else 200,
+        status_code=200 if media_type == _JSON or "data" in answer else _status_without_data(result),
         headers={"Content-Type": f"{media_type}; charset=utf-8", **headers},
     )
+
+
+def _status_without_data(result: ExecutionResult) -> int:
+    """What the request is answered with where it is wrong, and where it was not and we gave it up."""
+    given_up = any((error.extensions or {}).get("code") == "TIMEOUT" for error in result.errors or ())
+    return 503 if given_up else 400
 
 
 def _refusal(request: Request, error: RefusedRequestError) -> Response:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
@@ -19,9 +20,11 @@ _REMEMBERED_SECONDS: Final = 1.0
 _PATIENCE: Final = 2.0
 """Seconds after which a service that has not answered counts as missing."""
 
+log = structlog.get_logger(__name__)
+
 
 class Health(BaseModel):
-    """An answer: what is missing, or nothing."""
+    """An answer: what is missing, or nothing. Strangers read it: hosts and users are only logged."""
 
     status: str
     missing: list[str] = []
@@ -69,7 +72,7 @@ class HealthChecks:
                 _trouble("object store", self._storage.exists("health")),
             )
             self._missing = [missing for missing in (database, broker) if missing]
-            refusal = self._queue.refusal and f"broker: {self._queue.refusal}"
+            refusal = self._queue.refusal and "broker: refuses what is asked of it"
             self._missing_besides = [missing for missing in (storage, refusal) if missing]
             if not broker and not self._workers:
                 self._missing_besides.append("gpu_worker: no warm worker")
@@ -77,8 +80,8 @@ class HealthChecks:
 
     async def _count_workers(self) -> tuple[int, str | None]:
         """How many warm workers there are, and what is wrong with the broker."""
-        if trouble := self._queue.trouble:
-            return 0, f"broker: {trouble}"
+        if self._queue.trouble:
+            return 0, "broker: not connected"
         if not self._queue.healthy:
             return 0, "broker: a consumer is lost"
         reading = asyncio.create_task(self._queue.workers())
@@ -92,7 +95,8 @@ async def _trouble(service: str, asked: Awaitable[object]) -> str | None:
         async with asyncio.timeout(_PATIENCE):
             await asked
     except DarkroomError as error:
-        return str(error)
+        log.warning("backing_service_unavailable", error=repr(error))
+        return f"{service}: unavailable"
     except TimeoutError:
         return f"{service}: no answer within {_PATIENCE:g} s"
     return None

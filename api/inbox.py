@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from api import assets
 
 _MOST_LISTED: Final = 200
 _PARSER: Final = BytesParser(policy=modern)
@@ -124,13 +124,7 @@ class Letter:
 def inbox_router(maildir: Path) -> APIRouter:
     """The pages over a Maildir, which is only read and may be missing."""
     router = APIRouter(prefix="/inbox", include_in_schema=False, default_response_class=HTMLResponse)
-    templates = Jinja2Templates(
-        env=Environment(
-            loader=PackageLoader("api", "templates/inbox"),
-            autoescape=select_autoescape(),
-            undefined=StrictUndefined,
-        )
-    )
+    templates = assets.templates("templates/inbox")
 
     def page(request: Request, name: str, **values: object) -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)

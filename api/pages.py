@@ -1,14 +1,17 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
-import math
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import HTMLResponse
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
 
+from api import assets
 from api.addresses import client_address
+from api.rate_limit_headers import rate_limit_headers
+from core.accounts.limits import Standing, touched
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
 from core.accounts.reminders import Reminders
@@ -21,8 +24,8 @@ FormToken = Annotated[str, Form(max_length=200)]
 _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 }
 
 
@@ -42,8 +45,10 @@ ReminderService = Annotated[Reminders, Depends(_reminders)]
 
 def pages_router() -> APIRouter:
     """The pages. A GET only shows them, so that a mail scanner which follows links uses nothing up."""
-    router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
     pages = _Pages()
+    router = APIRouter(
+        route_class=pages.route_class(), default_response_class=HTMLResponse, include_in_schema=False
+    )
     _add_verifying(router, pages)
     _add_resetting(router, pages)
     _add_paying(router, pages)
@@ -55,11 +60,7 @@ class _Pages:
     """The templates."""
 
     def __init__(self) -> None:
-        self._templates = Jinja2Templates(
-            env=Environment(
-                loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
-            )
-        )
+        self._templates = assets.templates("templates")
 
     def show(self, request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
         return self._templates.TemplateResponse(
@@ -71,6 +72,25 @@ class _Pages:
 
     def refuse(self, request: Request, error: ClientError) -> HTMLResponse:
         return self.say(request, "That did not work", str(error), status=400)
+
+    def route_class(self) -> type[APIRoute]:
+        """Routes that answer with a page also where an address has lost its token, or a part of it."""
+        pages = self
+
+        class PageRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+
+                async def handle_or_say(request: Request) -> Response:
+                    try:
+                        return await handle(request)
+                    except RequestValidationError:
+                        message = "This link is not whole. Open it from the letter, or copy all of it."
+                        return pages.say(request, "That did not work", message, status=400)
+
+                return handle_or_say
+
+        return PageRoute
 
 
 def _add_verifying(router: APIRouter, pages: _Pages) -> None:
@@ -99,15 +119,17 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
 
     @router.post("/reset-password")
     async def reset(
-        request: Request, token: FormToken, password: Annotated[str, Form()], registration: Service
+        request: Request, token: FormToken, registration: Service, password: Annotated[str, Form()] = ""
     ) -> HTMLResponse:
+        standings: list[Standing] = []
+        touched.set(standings)
         try:
             account = await registration.reset_password(
                 token=token, password=password, address=client_address(request)
             )
         except RateLimitedError as error:
             refused = ask(request, token, problem=str(error), status=429)
-            refused.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+            refused.headers.update(rate_limit_headers(standings))
             return refused
         except ClientError as error:
             return ask(request, token, problem=str(error), status=400)

@@ -3,14 +3,16 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
 
 import aiohttp
 from gql import Client as GqlClient
 from gql import GraphQLRequest
 from gql.transport.aiohttp import AIOHTTPTransport
-from gql.transport.exceptions import TransportError, TransportQueryError
+from gql.transport.exceptions import TransportConnectionFailed, TransportError, TransportQueryError
 from gql.transport.websockets import WebsocketsTransport
+from websockets.exceptions import ConnectionClosed
 
 from console.failures import CommandError, Exit
 
@@ -25,6 +27,9 @@ _PAUSES: Final = (0.5, 1.0, 2.0)
 _WATCH_PATIENCE: Final = 60.0
 _WATCH_PAUSE: Final = 1.0
 _DOWNLOAD_SECONDS: Final = 120
+
+_FORBIDDEN: Final = 4403
+"""The code with which a socket is closed whose token is no good."""
 
 _LIMITS: Final = {"RateLimited", "QuotaExceeded", "QUOTA_EXCEEDED", "RATE_LIMITED"}
 _WRONG: Final = {"", "BAD_USER_INPUT", "NOT_FOUND"}
@@ -137,7 +142,8 @@ class Client:
         """The events of a generation to its end, across lost connections and expired tokens.
 
         Raises:
-            CommandError: there is no such generation, or the service stays away for a minute.
+            CommandError: there is no such generation, the session has ended, or the service stays away for a
+                minute.
         """
         loop = asyncio.get_running_loop()
         given_up_at = loop.time() + _WATCH_PATIENCE
@@ -165,7 +171,13 @@ class Client:
             init_payload={"authorization": f"Bearer {await self._access_token()}"},
             ssl=scheme == "https",
         )
-        async with GqlClient(transport=transport) as session:
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(GqlClient(transport=transport))
+            except TransportConnectionFailed as error:
+                if _close_code(error) == _FORBIDDEN:
+                    raise _signed_out() from error
+                raise
             request = GraphQLRequest(STATUS, variable_values={"id": generation_id})
             async for answer in session.subscribe(request):
                 yield answer["generationStatus"]
@@ -232,10 +244,19 @@ def _code(error: TransportQueryError) -> str:
     return str(first.get("extensions", {}).get("code", ""))
 
 
+def _close_code(error: TransportConnectionFailed) -> int | None:
+    cause = error.__cause__
+    return cause.rcvd.code if isinstance(cause, ConnectionClosed) and cause.rcvd else None
+
+
+def _signed_out() -> CommandError:
+    return CommandError("you are not signed in any more: run `darkroom signin`", status=Exit.SIGN_IN)
+
+
 def _refusal(error: TransportQueryError) -> CommandError:
     [first, *_] = error.errors or [{"message": str(error)}]
     code = _code(error)
     if code == "UNAUTHENTICATED":
-        return CommandError("you are not signed in any more: run `darkroom signin`", status=Exit.SIGN_IN)
+        return _signed_out()
     status = Exit.LIMIT if code in _LIMITS else Exit.REFUSED if code in _WRONG else Exit.FAILED
     return CommandError(str(first["message"]), status=status)

@@ -261,15 +261,23 @@ def _finish(client: Client, generation_id: str, *, output: Path | None, terminal
 
 
 def _tell_of_letter(client: Client, made: Answer, *, output: Path | None, terminal: Terminal) -> None:
-    outlook = _run(client.ask(OUTLOOK))
-    address, opens_at = outlook["me"]["email"], outlook["service"]["nextWindowAt"]
+    address = opens_at = None
+    try:
+        outlook = _run(client.ask(OUTLOOK))
+    except CommandError as error:
+        # It is accepted all the same, and who asks for it again has it twice.
+        terminal.note(f"When the next window opens is not known: {error}")
+    else:
+        address, opens_at = outlook["me"]["email"], outlook["service"]["nextWindowAt"]
     if made["tier"] == "NORMAL" and opens_at is not None:
         terminal.note(f"Accepted. The next window opens at {progress.moment(opens_at)}.")
     else:
         terminal.note("Accepted.")
     if made["estimatedFinishAt"] is not None:
         terminal.note(f"It should be made by {progress.moment(made['estimatedFinishAt'])}.")
-    terminal.note(f"A letter to {address} brings the picture{'s' if made['count'] > 1 else ''}.")
+    terminal.note(
+        f"A letter{f' to {address}' if address else ''} brings the picture{'s' if made['count'] > 1 else ''}."
+    )
     if output is not None:
         terminal.note(f"{output} is not written: what comes by letter is not downloaded.")
     terminal.note(f"darkroom watch {made['id']} shows how it goes; darkroom cancel {made['id']} ends it.")

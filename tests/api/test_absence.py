@@ -73,9 +73,7 @@ async def test_it_serves_all_the_while_says_what_is_missing_and_works_again_by_i
         # Started before anything else.
         health = await http.get("/health/ready")
         assert health.status_code == 503
-        [database, broker] = health.json()["missing"]
-        assert database.startswith("database: ConnectionRefusedError")
-        assert broker == "broker: not connected"
+        assert health.json()["missing"] == ["database: unavailable", "broker: not connected"]
         answer = await client.execute(SIGNIN, **variables)
         assert answer["errors"][0]["extensions"]["code"] == "SERVICE_UNAVAILABLE"
 

@@ -1,12 +1,16 @@
 import re
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.app import Parts
 from api.assets import BUILT
 from core.clock import now
+from core.errors import ServiceUnavailableError
 from core.messages import Heartbeat
 from core.models import Account, TokenPurpose
+from core.queue import Queue
 from core.settings import LimitSettings
 from tests.graphql_client import PASSWORD, Client
 from tests.served_api import mailed_token
@@ -19,6 +23,26 @@ async def test_health_says_what_is_missing(client: Client, parts: Parts) -> None
     ready = await client.http.get("/health/ready")
     assert ready.status_code == 503
     assert ready.json()["missing"] == ["gpu_worker: no warm worker"]
+
+
+async def test_health_keeps_hosts_and_users_for_the_log(
+    client: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: str) -> bool:
+        raise ServiceUnavailableError("object store, head health: http://store.internal:9000 refused us")
+
+    monkeypatch.setattr(parts.storage, "exists", refused)
+    monkeypatch.setattr(Queue, "refusal", "api_spare is refused: permissions violation")
+    with capture_logs() as logs:
+        ready = await client.http.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["missing"] == [
+        "object store: unavailable",
+        "broker: refuses what is asked of it",
+        "gpu_worker: no warm worker",
+    ]
+    [line] = [log for log in logs if log["event"] == "backing_service_unavailable"]
+    assert "store.internal:9000" in line["error"]
 
 
 async def test_a_warm_worker_makes_the_service_ready(client: Client, parts: Parts) -> None:
@@ -83,6 +107,57 @@ async def test_what_the_pages_load_is_kept_for_good_and_the_pages_are_not(client
     assert (await client.http.get("/assets/none.js")).status_code == 404
 
 
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("api.assets.BUILT", tmp_path / "dist")
+
+
+@pytest.mark.usefixtures("unbuilt")
+async def test_where_nothing_is_built_pages_say_what_to_do_and_what_they_load_is_not_found(
+    client: Client,
+) -> None:
+    page = await client.http.get("/")
+    assert (page.status_code, "make frontend" in page.text) == (503, True)
+    assert (await client.http.get("/assets/index.js")).status_code == 404
+
+
+async def test_the_pages_of_letters_have_the_icon_of_all_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assets = tmp_path / "dist" / "assets"
+    assets.mkdir(parents=True)
+    (assets / "icon-ab12.svg").write_text("<svg/>")
+    monkeypatch.setattr("api.assets.BUILT", tmp_path / "dist")
+    page = await client.http.get("/verify", params={"token": "x"})
+    assert '<link rel="icon" type="image/svg+xml" href="/assets/icon-ab12.svg">' in page.text
+    assert "img-src 'self'" in page.headers["content-security-policy"]
+    (assets / "icon-ab12.svg").unlink()
+    assert 'rel="icon"' not in (await client.http.get("/verify", params={"token": "x"})).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form"),
+    [
+        ("GET", "/verify", None),
+        ("GET", "/verify?token=" + "x" * 201, None),
+        ("POST", "/verify", {}),
+        ("GET", "/reset-password", None),
+        ("POST", "/reset-password", {"password": PASSWORD}),
+        ("GET", "/unsubscribe", None),
+        ("POST", "/unsubscribe", None),
+        ("POST", "/unsubscribe?token=x&wanted=perhaps", None),
+    ],
+)
+async def test_a_link_without_its_token_is_answered_with_a_page(
+    client: Client, method: str, path: str, form: dict[str, str] | None
+) -> None:
+    answer = await client.http.request(method, path, data=form)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "This link is not whole" in answer.text
+
+
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:
     account = await Account.create(email="a@example.org", email_key="a@example.org", password_hash="-")
     token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
@@ -105,6 +180,8 @@ async def test_the_reset_page_sets_a_password(client: Client) -> None:
     weak = await client.http.post("/reset-password", data={"token": token, "password": "short"})
     assert weak.status_code == 400
     assert "8 to 128" in weak.text
+    none = await client.http.post("/reset-password", data={"token": token, "password": ""})
+    assert (none.status_code, "8 to 128" in none.text) == (400, True)
     done = await client.http.post("/reset-password", data={"token": token, "password": PASSWORD})
     assert done.status_code == 200
     assert (await client.signed_in("a@example.org")).token
@@ -119,4 +196,6 @@ async def test_the_reset_page_takes_no_more_guesses_than_signing_in_does(
     refused = await client.http.post("/reset-password", data=guess)
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit"] == f'"signin";r=0;t={refused.headers["retry-after"]}'
+    assert refused.headers["ratelimit-policy"] == '"signin";q=1;w=60'
     assert "Too many attempts" in refused.text

@@ -60,6 +60,17 @@ async def test_an_inbox_without_letters_or_without_a_folder_says_so(inbox: httpx
     assert "No letters yet" in response.text
 
 
+async def test_its_tab_has_the_icon_of_all_pages(
+    inbox: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "icon-ab12.svg").touch()
+    monkeypatch.setattr("api.assets.BUILT", tmp_path)
+    response = await inbox.get("/inbox")
+    assert '<link rel="icon" type="image/svg+xml" href="/assets/icon-ab12.svg">' in response.text
+    assert directives(response)["img-src"].strip() == "'self'"
+
+
 async def test_letters_are_listed_newest_first_with_whom_they_are_to(
     inbox: httpx.AsyncClient, box: mailbox.Maildir
 ) -> None:

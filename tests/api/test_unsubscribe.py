@@ -64,7 +64,7 @@ async def test_a_link_that_is_not_whole_does_nothing_and_tells_nothing(
     for token in forged:
         for method in ("GET", "POST"):
             refused = await client.http.request(method, "/unsubscribe", params={"token": token})
-            assert refused.status_code in {400, 422}
+            assert refused.status_code == 400
             assert "<script>" not in refused.text
     assert await reminders_are_on()
     # One that is genuine and whose account is gone answers as any other.

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, Route, expect
 
 from tests.browser.visit import Visit, visit
 from tests.stack import PASSWORD, Stack
@@ -169,6 +169,84 @@ async def test_refusals_are_said_in_words_where_they_belong(studio: Studio) -> N
     await width.blur()
     await expect(width).to_have_value("256")
     studio.visit.keeps_to_itself()
+
+
+async def test_too_many_pictures_are_refused_where_it_is_seen(studio: Studio) -> None:
+    await studio.sign_in(PREMIUM)
+    refusal = {
+        "__typename": "InvalidInput",
+        "fields": [{"field": "count", "message": "must be 1 to 2, not 4"}],
+    }
+
+    async def refuse(route: Route) -> None:
+        if "mutation Generate" in (route.request.post_data or ""):
+            await route.fulfill(json={"data": {"generate": refusal}})
+        else:
+            await route.continue_()
+
+    await studio.page.route("**/graphql", refuse)
+    await studio.ask("a red house")
+    await expect(studio.page.get_by_test_id("refusal")).to_have_text("How many: Must be 1 to 2, not 4.")
+
+
+async def test_a_picture_whose_model_is_gone_is_made_again_by_another_which_is_said(studio: Studio) -> None:
+    page = studio.page
+
+    async def drawn_by_another(route: Route) -> None:
+        if "query Gallery" in (route.request.post_data or ""):
+            answer = await route.fetch()
+            drawn = (await answer.text()).replace('"model":"darkroom-demo"', '"model":"darkroom-first"')
+            await route.fulfill(response=answer, body=drawn)
+        else:
+            await route.continue_()
+
+    await page.route("**/graphql", drawn_by_another)
+    await studio.sign_in(PREMIUM)
+    await studio.ask("a red house in the snow")
+    await expect(studio.announced).to_contain_text("Finished: 1 picture of a red house in the snow")
+    await page.reload()
+    await studio.pictures.first.click()
+    assert await studio.fact("Model") == "darkroom-first"
+    await page.get_by_test_id("again").click()
+    notice = page.get_by_test_id("other-model")
+    await expect(notice).to_contain_text("darkroom-first is not offered any more: Darkroom demo draws this")
+    await expect(studio.prompt).to_have_value("a red house in the snow")
+    await studio.send.click()
+    await expect(studio.announced).to_contain_text("Finished: 1 picture of a red house in the snow")
+    await page.get_by_role("button", name="2 pictures").click()
+    await expect(notice).to_be_empty()
+
+
+async def test_what_went_wrong_is_not_said_any_longer_once_it_has_worked(studio: Studio) -> None:
+    page = studio.page
+    await studio.sign_in(PREMIUM)
+    await page.get_by_test_id("account").click()
+    reminders, alert = page.get_by_role("switch"), page.get_by_role("alert")
+    await page.context.set_offline(True)
+    await reminders.click()
+    await expect(alert.filter(has_text="cannot be reached")).to_be_visible()
+    await page.context.set_offline(False)
+    await reminders.click()
+    await expect(alert.filter(has_text="cannot be reached")).to_have_count(0)
+
+    fold, present = page.get_by_role("button", name="Change password"), page.get_by_label("Present password")
+    await fold.click()
+    await present.fill("not this one")
+    await page.get_by_label("New password").fill("four words in a row")
+    await page.get_by_role("button", name="Set new password").click()
+    await expect(present).to_have_accessible_description("That is not your present password.")
+    await fold.click()
+    await expect(present).to_have_count(0)
+    await fold.click()
+    await expect(present).to_have_accessible_description("")
+
+
+async def test_signing_out_leads_the_focus_back_to_the_way_in(studio: Studio) -> None:
+    page = studio.page
+    await studio.sign_in(PREMIUM)
+    await page.get_by_test_id("account").click()
+    await page.get_by_test_id("sign-out").click()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_focused()
 
 
 async def test_the_keyboard_alone_is_enough(studio: Studio) -> None:

@@ -9,11 +9,14 @@ import stat
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -140,6 +143,63 @@ async def test_the_normal_tier_says_when_the_window_opens_and_the_letter_comes(
     [word] = [word for word in done.stderr.split() if len(word) > 40 and "@" not in word][:1]
     watched = await asyncio.to_thread(darkroom, "watch", word, **variables)
     assert (watched.returncode, "a letter brings it" in watched.stderr) == (0, True)
+
+
+async def test_a_watch_says_that_the_session_has_ended(stack: Stack, darkroom: Darkroom) -> None:
+    customer = await stack.new_customer()
+    url = {"DARKROOM_URL": stack.urls[0]}
+    asked = await customer.generate(prompt="a tent", steps=2)
+    assert darkroom("signin", customer.email, "--password", PASSWORD, **url).returncode == 0
+    await customer.execute("mutation { signoutEverywhere { message } }")
+    watched = await asyncio.to_thread(darkroom, "watch", asked, **url)
+    assert (watched.returncode, "run `darkroom signin`" in watched.stderr) == (3, True)
+
+
+async def test_what_is_accepted_is_named_although_nothing_else_is_answered(
+    stack: Stack, darkroom: Darkroom
+) -> None:
+    customer = await stack.new_customer()
+    variables = {"DARKROOM_EMAIL": customer.email, "DARKROOM_PASSWORD": PASSWORD}
+    with _deaf_to("nextWindowAt", stack.urls[0]) as url:
+        words = ("generate", "a tent", "--steps", "2")
+        done = await asyncio.to_thread(darkroom, *words, DARKROOM_URL=url, **variables)
+        told = await asyncio.to_thread(darkroom, *words, "--json", DARKROOM_URL=url, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "When the next window opens is not known: " in done.stderr
+    assert "Accepted." in done.stderr
+    assert "A letter brings the picture." in done.stderr
+    assert "darkroom watch " in done.stderr
+    made = json.loads(told.stdout)
+    assert (made["state"], made["nextWindowAt"], made["letterTo"]) == ("QUEUED", None, None)
+
+
+@contextmanager
+def _deaf_to(word: str, url: str) -> Iterator[str]:
+    """A way to a service on which operations with a word in them get no answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if word.encode() in body:
+                self.close_connection = True
+                return
+            kept = {
+                name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers
+            }
+            answer = httpx.post(f"{url}{self.path}", content=body, headers=kept)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["content-type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextmanager

@@ -65,6 +65,20 @@ async def test_what_takes_too_long_ends_with_a_reason_and_is_counted(
     assert given_up(kind) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("accept", "status"), [("application/graphql-response+json", 503), ("application/json", 200)]
+)
+async def test_what_is_given_up_is_no_fault_of_the_request(
+    premium: Client, database: DatabaseSettings, accept: str, status: int
+) -> None:
+    headers = {"accept": accept, "authorization": f"Bearer {premium.token}"}
+    async with locked(database, "session_family"):
+        answer = await premium.http.post("/graphql", json={"query": "{ me { email } }"}, headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["errors"][0]["extensions"] == TIMEOUT
+    assert "data" not in answer.json()
+
+
 async def test_more_of_it_than_there_are_connections_leaves_all_of_them_usable(
     premium: Client, database: DatabaseSettings
 ) -> None:

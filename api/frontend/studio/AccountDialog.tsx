@@ -135,6 +135,7 @@ function Reminders({ account, changed }: Pick<AccountDialogProps, "account" | "c
   const [problem, setProblem] = useState("");
 
   async function choose(enabled: boolean) {
+    setProblem("");
     try {
       const { setReminders } = await client.execute(SetRemindersDocument, { enabled });
       changed(setReminders.account);

@@ -1,3 +1,5 @@
+import { useEffect, useState } from "react";
+
 import { useStore } from "../shared/store";
 import { ConnectionNotice } from "./ConnectionNotice";
 import { useServices } from "./services";
@@ -8,11 +10,17 @@ import { Welcome } from "./Welcome";
 export function App() {
   const { session, announcement } = useServices();
   const { session: current, notice } = useStore(session);
+  const [wasIn, setWasIn] = useState(false);
+  useEffect(() => {
+    if (current !== null) {
+      setWasIn(true);
+    }
+  }, [current]);
   return (
     <>
       <ConnectionNotice />
       {current === null ? (
-        <Welcome notice={notice} />
+        <Welcome notice={notice} back={wasIn} />
       ) : (
         <Studio key={current.account?.email ?? ""} />
       )}

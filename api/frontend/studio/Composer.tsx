@@ -21,6 +21,8 @@ interface ComposerProps {
   models: readonly Model[];
   model: Model;
   draft: Draft;
+  /** What was to draw this and is not offered any more, so that `model` does. */
+  gone: string | undefined;
   change: (draft: Draft) => void;
   prompt: RefObject<HTMLTextAreaElement | null>;
   /** Counts up when a draft was filled in from a picture: the prompt takes the focus then. */
@@ -29,7 +31,7 @@ interface ComposerProps {
 }
 
 /** Where a picture is asked for. */
-export function Composer({ account, models, model, draft, change, prompt, asking, accepted }: ComposerProps) {
+export function Composer({ account, models, model, draft, gone, change, prompt, asking, accepted }: ComposerProps) {
   const { client } = useServices();
   const [open, setOpen] = useState(false);
   const keyOf = useKeys();
@@ -42,9 +44,10 @@ export function Composer({ account, models, model, draft, change, prompt, asking
         accepted(generate);
         return {};
       case "InvalidInput": {
-        const errors = byField(generate.fields);
+        // How many is chosen in no field that could say so.
+        const { count, ...errors } = byField(generate.fields);
         setOpen((before) => before || Object.keys(errors).some((field) => field !== "prompt"));
-        return { errors };
+        return count === undefined ? { errors } : { errors, problem: `How many: ${count}` };
       }
       case "QuotaExceeded": {
         const { message, retryAfter } = generate;
@@ -87,6 +90,9 @@ export function Composer({ account, models, model, draft, change, prompt, asking
         />
         <Field.Error className="problem" />
       </Field.Root>
+      <p role="status" className="problem" data-testid="other-model">
+        {gone !== undefined && `${gone} is not offered any more: ${model.name} draws this, with settings of its own.`}
+      </p>
       <p role="alert" className="problem" data-testid="refusal">
         {attempt.problem}
       </p>

@@ -27,8 +27,14 @@ export function FoldedForm<Values extends Record<string, unknown>>({
   setOpen,
   children,
 }: FoldedFormProps<Values>) {
+  function fold(next: boolean) {
+    // Its fields come back empty, and so does what was said of them.
+    attempt.forget();
+    setOpen(next);
+  }
+
   return (
-    <Collapsible.Root open={open} onOpenChange={setOpen}>
+    <Collapsible.Root open={open} onOpenChange={fold}>
       <Collapsible.Trigger className="link">{title}</Collapsible.Trigger>
       <Collapsible.Panel ref={showAll} className="folded">
         <Form<Values> className="form" errors={attempt.errors} onFormSubmit={attempt.submit}>

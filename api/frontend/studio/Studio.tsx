@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 import { useStore } from "../shared/store";
 import { AccountDialog } from "./AccountDialog";
 import { Composer } from "./Composer";
-import { type Draft, draftOf, freshDraft } from "./draft";
+import { type Draft, draftOf, freshDraft, withModel } from "./draft";
 import { Gallery, type Generation, type Picture } from "./gallery";
 import { GalleryView } from "./GalleryView";
 import { Header } from "./Header";
@@ -31,7 +31,8 @@ export function Studio() {
     setAsking((times) => times + 1);
   }, [overview]);
 
-  const model = models.find(({ id }) => id === draft?.model) ?? models[0];
+  const chosen = models.find(({ id }) => id === draft?.model);
+  const model = chosen ?? models[0];
   return (
     <>
       <Header
@@ -54,7 +55,8 @@ export function Studio() {
             account={account}
             models={models}
             model={model}
-            draft={draft ?? freshDraft(model)}
+            draft={draft === null ? freshDraft(model) : chosen === undefined ? withModel(draft, model) : draft}
+            gone={chosen === undefined ? draft?.model : undefined}
             change={setDraft}
             prompt={prompt}
             asking={asking}

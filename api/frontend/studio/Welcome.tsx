@@ -17,10 +17,16 @@ const Moved = createContext(false);
 /** Set by the api where letters stay on this machine, as with `make up`. */
 const INBOX = document.getElementById("root")?.dataset["inbox"];
 
+interface WelcomeProps {
+  notice: string;
+  /** Whether the page showed the studio before. */
+  back: boolean;
+}
+
 /** What somebody meets who is not signed in. */
-export function Welcome({ notice }: { notice: string }) {
+export function Welcome({ notice, back }: WelcomeProps) {
   const [way, setWay] = useState<Way>("in");
-  const [moved, setMoved] = useState(notice !== "");
+  const [moved, setMoved] = useState(back || notice !== "");
   const [sentTo, setSentTo] = useState<{ email: string; message: string } | null>(null);
   const Shown = { in: SignIn, up: SignUp, forgotten: Forgotten }[way];
 

@@ -16,6 +16,8 @@ export interface Attempt<Values> {
   problem: string;
   errors: Record<string, string>;
   submit: (values: Values) => void;
+  /** Says nothing any more of what became of it. */
+  forget: () => void;
 }
 
 export function useAttempt<Values>(attempt: (values: Values) => Promise<Outcome>): Attempt<Values> {
@@ -34,7 +36,13 @@ export function useAttempt<Values>(attempt: (values: Values) => Promise<Outcome>
     }
   }
 
-  return { busy, problem, errors, submit: (values: Values) => void submit(values) };
+  return {
+    busy,
+    problem,
+    errors,
+    submit: (values: Values) => void submit(values),
+    forget: () => setOutcome({}),
+  };
 }
 
 const NO_ERRORS: Record<string, string> = {};
