@@ -25,6 +25,7 @@ from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.websockets import WebsocketsTransport
 
 from infra.observability.receiver import Receiver
+from tests.graphql_client import NO_AUTHORITIES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"
@@ -195,14 +196,14 @@ def _free_ports(count: int) -> list[int]:
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", timeout=2).status_code == 200
+        return httpx.get(f"{url}/health/ready", timeout=2, verify=NO_AUTHORITIES).status_code == 200
     except httpx.TransportError:
         return False
 
 
 async def download(url: str) -> httpx.Response:
     """What a signed link gives."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
         return await client.get(url)
 
 
