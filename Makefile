@@ -13,7 +13,7 @@ MODULES := api batcher console core gpu_worker infra schema
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test docs faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
+.PHONY: help up test checked docs faults fleet audit lint lint-infra images format typecheck migrate migrations pin frontend schema \
 	screenshots coverage clean
 
 help: ## Show the targets
@@ -23,8 +23,12 @@ help: ## Show the targets
 up: .venv/.local $(FRONTEND) ## Start the whole of Darkroom here; Ctrl-C stops it
 	@exec $(BIN)/python -m infra.local --end-with-parent
 
-test: lint typecheck $(FRONTEND) $(EXAMPLES) ## Run every check and every test
+# Each check computes on one core. The tests with the running stack take longest, and as the files stand they come first.
+test: .venv/.dev ## Run every check and every test
+	@$(MAKE) --no-print-directory --jobs 2 checked
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --quiet
+
+checked: lint typecheck $(FRONTEND) $(EXAMPLES)
 
 faults: .venv/.dev ## Break the service in every way, and print what became of what it had accepted
 	@$(BIN)/pytest -n 3 --dist loadfile --quiet -m faults tests/faults

@@ -22,6 +22,8 @@ import structlog
 from aiosmtpd.controller import Controller
 from hypothesis import settings
 from pydantic import SecretStr
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from api.settings import HttpSettings, WebSocketSettings
 from core.clock import now
@@ -57,6 +59,7 @@ if not Path("/dev/nvidiactl").exists():
 
 PASSWORD = "for the tests only"
 TEMPLATE = "darkroom_template"
+STACK_FOLDERS = ("tests/acceptance/", "tests/browser/", "tests/console/", "tests/docs/")
 
 
 @dataclass(frozen=True)
@@ -366,6 +369,17 @@ def new_worker(queue: Queue) -> NewWorker:
         return beat
 
     return make
+
+
+class StackTogether(LoadFileScheduling):  # type: ignore[misc] # xdist ships no annotations
+    """Gives each file to one of the test processes, and those with the stack to the same: it starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "stack" if nodeid.startswith(STACK_FOLDERS) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> StackTogether | None:
+    return StackTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 # How long a case takes says more of what else the machine does than of the code.

@@ -7,14 +7,16 @@ import time
 
 import pytest
 
-from tests.stack import Customer, Stack
+from tests.stack import SMALL, Customer, Stack
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.timeout(240)
 async def test_a_job_outlives_the_worker_that_died_while_denoising(stack: Stack, premium: Customer) -> None:
-    ids = [await premium.generate(prompt=f"house {number}", steps=40, count=2) for number in range(2)]
+    ids = [
+        await premium.generate(prompt=f"house {number}", steps=50, count=2, **SMALL) for number in range(2)
+    ]
     worker = stack.pid("gpu_worker")
     async for event in premium.watch(ids[0]):
         if event["state"] == "RUNNING" and event["step"] > 0:
@@ -49,7 +51,7 @@ async def test_a_killed_process_is_started_again_and_the_service_goes_on(
 async def _generate_and_watch(customer: Customer) -> list[str]:
     while True:
         try:
-            generation_id = await customer.generate(prompt="still here", delivery="EMAIL")
+            generation_id = await customer.generate(prompt="still here", delivery="EMAIL", **SMALL)
             return [event["state"] for event in await customer.watch_to_end(generation_id)]
         except Exception:  # noqa: BLE001 - whatever a broker that is just coming back makes of it, a customer tries again
             await asyncio.sleep(0.5)

@@ -11,7 +11,7 @@ import pytest
 from gql.transport.exceptions import TransportQueryError
 from PIL import Image
 
-from tests.stack import Customer, Stack, download
+from tests.stack import SMALL, Customer, Stack, download
 
 pytestmark = pytest.mark.acceptance
 
@@ -55,7 +55,9 @@ async def test_a_normal_customer_gets_the_pictures_by_letter_after_the_window(
 
 
 async def test_a_premium_customer_watches_and_downloads(premium: Customer) -> None:
-    generation_id = await premium.generate(prompt="a lighthouse in the fog", steps=50, count=4, seed=7)
+    generation_id = await premium.generate(
+        prompt="a lighthouse in the fog", steps=50, count=4, seed=7, **SMALL
+    )
     events = await premium.watch_to_end(generation_id)
     assert states(events) in (["QUEUED", "RUNNING", "SUCCEEDED"], ["RUNNING", "SUCCEEDED"])
     steps = [event["step"] for event in events]
@@ -78,7 +80,7 @@ async def test_a_premium_customer_watches_and_downloads(premium: Customer) -> No
 async def test_the_same_seed_gives_the_same_file_and_another_seed_another_picture(premium: Customer) -> None:
     files = []
     for seed in (11, 11, 12):
-        events = await premium.watch_to_end(await premium.generate(prompt="a boat", seed=seed))
+        events = await premium.watch_to_end(await premium.generate(prompt="a boat", seed=seed, **SMALL))
         answer = await download(events[-1]["generation"]["images"][0]["url"])
         files.append(answer.content)
     assert files[0] == files[1]
@@ -90,7 +92,7 @@ async def test_the_same_seed_gives_the_same_file_and_another_seed_another_pictur
 async def test_pictures_come_in_the_format_asked_for(
     premium: Customer, image_format: str, content_type: str
 ) -> None:
-    events = await premium.watch_to_end(await premium.generate(prompt="a boat", format=image_format))
+    events = await premium.watch_to_end(await premium.generate(prompt="a boat", format=image_format, **SMALL))
     image = events[-1]["generation"]["images"][0]
     answer = await download(image["url"])
     assert answer.headers["Content-Type"] == content_type
@@ -99,7 +101,7 @@ async def test_pictures_come_in_the_format_asked_for(
 
 async def test_a_premium_customer_may_ask_for_a_letter(stack: Stack, premium: Customer) -> None:
     before = len(stack.letters(premium.email, "generation_finished"))
-    generation_id = await premium.generate(prompt="a boat", delivery="EMAIL")
+    generation_id = await premium.generate(prompt="a boat", delivery="EMAIL", **SMALL)
     events = await premium.watch_to_end(generation_id)
     image = events[-1]["generation"]["images"][0]
     assert image["url"] is None
@@ -109,21 +111,21 @@ async def test_a_premium_customer_may_ask_for_a_letter(stack: Stack, premium: Cu
 
 
 async def test_who_subscribes_after_the_end_gets_one_event(premium: Customer) -> None:
-    generation_id = await premium.generate(prompt="a boat")
+    generation_id = await premium.generate(prompt="a boat", **SMALL)
     await premium.watch_to_end(generation_id)
     assert [event["state"] for event in await premium.watch_to_end(generation_id)] == ["SUCCEEDED"]
 
 
 async def test_a_subscription_at_one_api_sees_a_job_of_the_other(stack: Stack, premium: Customer) -> None:
     elsewhere = Customer(stack.urls[1], premium.email, premium.token)
-    generation_id = await premium.generate(prompt="a boat", steps=50, count=4)
+    generation_id = await premium.generate(prompt="a boat", steps=50, count=4, **SMALL)
     events = await elsewhere.watch_to_end(generation_id)
     assert events[-1]["state"] == "SUCCEEDED"
     assert any(event["state"] == "RUNNING" for event in events)
 
 
 async def test_one_letter_for_all_pictures_of_a_window(stack: Stack, normal: Customer) -> None:
-    ids = [await normal.generate(prompt=f"house {number}") for number in range(3)]
+    ids = [await normal.generate(prompt=f"house {number}", **SMALL) for number in range(3)]
     await asyncio.gather(*(normal.watch_to_end(generation_id) for generation_id in ids))
     await stack.letter(normal.email, "window_finished")
     await asyncio.sleep(1)
@@ -142,7 +144,7 @@ async def test_a_voucher_makes_a_normal_customer_premium(
     """
     redeemed = await normal.execute(document, code=code)
     assert redeemed["redeemVoucher"] == {"__typename": "Account", "tier": "PREMIUM"}
-    events = await normal.watch_to_end(await normal.generate(prompt="a boat"))
+    events = await normal.watch_to_end(await normal.generate(prompt="a boat", **SMALL))
     assert events[-1]["generation"]["images"][0]["url"]
     assert "PREMIUM" in darkroom("account", "show", normal.email)
 
@@ -163,7 +165,7 @@ async def test_without_a_token_the_api_says_so(stack: Stack) -> None:
 
 
 async def test_a_link_that_was_changed_is_refused(premium: Customer) -> None:
-    events = await premium.watch_to_end(await premium.generate(prompt="a boat"))
+    events = await premium.watch_to_end(await premium.generate(prompt="a boat", **SMALL))
     url = events[-1]["generation"]["images"][0]["url"]
     changed = url[:-1] + ("0" if url[-1] != "0" else "1")
     assert (await download(changed)).status_code == 403

@@ -13,7 +13,7 @@ import pytest
 from dotenv import dotenv_values
 from gql.transport.exceptions import TransportQueryError
 
-from tests.stack import PASSWORD, Customer, Stack, download
+from tests.stack import PASSWORD, SMALL, Customer, Stack, download
 
 pytestmark = pytest.mark.acceptance
 
@@ -67,7 +67,7 @@ async def keys_of(stack: Stack, prompt: str) -> list[str]:
 async def test_after_deletion_no_file_and_no_row_tells_of_the_customer(
     stack: Stack, leaver: Customer
 ) -> None:
-    done = await leaver.generate(prompt=PROMPT, count=2)
+    done = await leaver.generate(prompt=PROMPT, count=2, **SMALL)
     image = (await leaver.watch_to_end(done))[-1]["generation"]["images"][0]
     assert (await download(image["url"])).status_code == 200
     # One that a worker is in the middle of.
@@ -107,7 +107,7 @@ async def test_a_batcher_that_is_killed_meanwhile_goes_on_with_the_deletion(
     stack: Stack, leaver: Customer, darkroom: Callable[..., str]
 ) -> None:
     prompt = f"{PROMPT}, once more"
-    await leaver.watch_to_end(await leaver.generate(prompt=prompt, count=2))
+    await leaver.watch_to_end(await leaver.generate(prompt=prompt, count=2, **SMALL))
     keys = await keys_of(stack, prompt)
     assert len(objects_of(stack, keys)) == 2
 
@@ -149,7 +149,7 @@ async def test_after_its_time_a_generation_is_unknown_and_its_pictures_are_gone(
     stack: Stack, leaver: Customer
 ) -> None:
     prompt = f"{PROMPT}, long ago"
-    generation_id = await leaver.generate(prompt=prompt)
+    generation_id = await leaver.generate(prompt=prompt, **SMALL)
     image = (await leaver.watch_to_end(generation_id))[-1]["generation"]["images"][0]
     keys = await keys_of(stack, prompt)
     document = "query ($id: ID!) { generation(id: $id) { expiresAt } }"

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from tests.graphql_client import NO_AUTHORITIES
 from tests.stack import FLEET, WATCH, Customer, Stack
 
 pytestmark = pytest.mark.acceptance
@@ -108,7 +109,10 @@ async def restarted(stack: Stack, name: str, url: str) -> None:
 
     def again() -> bool:
         try:
-            return stack.pid(name) != before and httpx.get(f"{url}/health/serving", timeout=2).is_success
+            return (
+                stack.pid(name) != before
+                and httpx.get(f"{url}/health/serving", timeout=2, verify=NO_AUTHORITIES).is_success
+            )
         except (FileNotFoundError, ValueError, httpx.TransportError):
             return False
 

@@ -13,6 +13,7 @@ import pytest
 from core.queue import Queue
 from core.settings import DatabaseSettings, LinkSettings, StorageSettings, TokenSettings
 from tests.conftest import free_port
+from tests.graphql_client import NO_AUTHORITIES
 
 ROOT = Path(__file__).parents[2]
 SLOW_ROUNDS = 13
@@ -55,7 +56,7 @@ async def serving(
     port = free_port()
     process = await start(environment, DARKROOM_PORT=str(port), **more)
     try:
-        async with httpx.AsyncClient() as http, asyncio.timeout(30):
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES) as http, asyncio.timeout(30):
             while wait_for is not None and not await answers(http, port, wait_for):
                 assert process.returncode is None, await process.communicate()
                 await asyncio.sleep(0.1)

@@ -1,13 +1,13 @@
-"""The `darkroom` program in a process of its own, as somebody at a terminal has it."""
+"""The `darkroom` program, as somebody at a terminal has it."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import command_line
 from tests.docs.blocks import REPOSITORY
 from tests.stack import PASSWORD, Stack
 
@@ -25,16 +25,7 @@ def darkroom(shell: dict[str, str], tmp_path: Path) -> Darkroom:
     """Runs the program in an empty folder."""
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "console", *words],
-            env={**shell, **variables},
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
+        return command_line.darkroom(*words, environment={**shell, **variables}, folder=tmp_path)
 
     return run
 

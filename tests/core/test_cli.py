@@ -20,6 +20,7 @@ from core.repository import generations, windows
 from core.repository.accounts import note_bounce
 from core.repository.database import in_transaction
 from core.settings import BrokerSettings, DatabaseSettings, TokenSettings
+from tests import command_line
 
 NewAccount = Callable[..., Awaitable[Account]]
 NewGeneration = Callable[..., Awaitable[Generation]]
@@ -51,7 +52,12 @@ def environment(
     }
 
 
-def darkroom(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def darkroom(environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    return command_line.darkroom(*words, environment=environment, folder=Path(environment["DARKROOM_HOME"]))
+
+
+def installed(environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """As :func:`darkroom`, in a process of its own."""
     return subprocess.run(
         [str(DARKROOM), *words], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
@@ -239,7 +245,7 @@ async def test_what_a_closed_account_asked_for_is_not_made_again(
 
 async def test_streams_and_migrations_may_be_run_again(environment: dict[str, str]) -> None:
     for words in (["streams"], ["streams"], ["migrate"]):
-        done = darkroom(environment, *words)
+        done = installed(environment, *words)
         assert done.returncode == 0, done.stderr
 
 

@@ -33,6 +33,7 @@ from infra.nats.node import BrokerNode
 from infra.nats.users import write_users
 from tests.faults.links import Link
 from tests.faults.nodes import REPOSITORY, Node, Nursery, Spawn, program
+from tests.graphql_client import NO_AUTHORITIES
 
 PASSWORD: Final = "for the faults only"
 ACK_WAIT: Final = 3
@@ -371,7 +372,7 @@ def _warm(port: int) -> Probe:
     """Ready when a worker has its weights and pulls jobs; it serves its metrics before."""
 
     async def probe() -> bool:
-        async with httpx.AsyncClient(timeout=2) as http:
+        async with httpx.AsyncClient(timeout=2, verify=NO_AUTHORITIES) as http:
             try:
                 page = await http.get(f"http://127.0.0.1:{port}/metrics")
             except httpx.TransportError:

@@ -20,6 +20,7 @@ from core.queue import Lane, Queue
 from core.queue.topology import PREMIUM_JOBS
 from core.settings import StorageSettings
 from tests.conftest import free_port
+from tests.graphql_client import NO_AUTHORITIES
 from tests.link import link_to
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ async def missing(environment: dict[str, str]) -> list[str] | None:
     """What a worker says that it lacks, none while it does not answer."""
     url = f"http://127.0.0.1:{environment['DARKROOM_METRICS_PORT']}/health/ready"
     try:
-        answer = await asyncio.to_thread(httpx.get, url, timeout=30)
+        answer = await asyncio.to_thread(httpx.get, url, timeout=30, verify=NO_AUTHORITIES)
     except httpx.TransportError:
         return None
     told = answer.json()["missing"]
