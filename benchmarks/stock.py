@@ -45,13 +45,15 @@ class StockPipeline:
     def make(self, asked: Sequence[Parameters]) -> list[Image.Image]:
         """One call for all of ``asked``.
 
-        It takes one size, sampler, guidance and number of steps: the first one's, and the most steps.
+        It takes one size, sampler, guidance and number of steps: the first one's, and the most steps; and
+        no negative prompts unless the first one has one.
         """
         first, steps = asked[0], max(one.steps for one in asked)
         self.pipeline.scheduler = self._scheduler(first.scheduler, steps)
         made: list[Image.Image] = self.pipeline(
             [one.prompt for one in asked],
-            negative_prompt=[one.negative_prompt for one in asked],
+            # Models of the XL family take an empty one for words, and none for nothing, as ours do.
+            negative_prompt=[one.negative_prompt for one in asked] if first.negative_prompt else None,
             width=first.width,
             height=first.height,
             num_inference_steps=steps,

@@ -44,6 +44,13 @@ def main() -> int:
     parser.add_argument(
         "--few-steps", action="store_true", help="four steps without guidance, as distilled models"
     )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16],
+        help="sizes that part 2 compiles, a minute or more each",
+    )
     parser.add_argument("--tiny", action="store_true", help="a dry run")
     parser.add_argument("--store", type=Path, required=True, help="folder for weights and built kernels")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
@@ -55,6 +62,7 @@ def main() -> int:
         slots=options.slots,
         fp8=options.fp8,
         few_steps=options.few_steps,
+        compiled_batches=options.batch,
         store=options.store,
         out=options.out,
     )

@@ -51,6 +51,7 @@ class Bench:
         tiny: small ones instead of true ones, and fewer of everything.
         slots: of a worker.
         fp8: whether the engine multiplies in eight bits.
+        compiled_batches: batch sizes that the pipeline is compiled for.
         few_steps: whether pictures take four steps without guidance, in place of the usual with it.
         store: where weights are built, or found from an earlier part.
         out: the file that a line of JSON is appended to for each figure.
@@ -64,6 +65,7 @@ class Bench:
         slots: int,
         fp8: bool,
         few_steps: bool,
+        compiled_batches: Sequence[int],
         store: Path,
         out: Path,
     ) -> None:
@@ -74,6 +76,7 @@ class Bench:
         self.tiny = tiny
         self.slots = slots
         self.few_steps = few_steps
+        self.compiled_batches = compiled_batches
         self.placement = best_placement(fp8=fp8)
         self._blueprints = [(TINY if tiny else TRUE)[name] for name in models]
         self.store = store.resolve()

@@ -14,7 +14,8 @@ from benchmarks.rig import Rig, open_rig, open_worker
 from benchmarks.start import forget_files, seconds_to_ready
 from benchmarks.throughput import saturate
 
-_ROUNDS: Final = 3
+_STEPS: Final = 60
+"""That each slot takes: three pictures of the usual steps, more of pictures of few."""
 
 
 def saturated(bench: Bench) -> None:
@@ -40,7 +41,8 @@ async def _saturate(bench: Bench, subject: Subject) -> float:
     orders = subject.orders()
     async with open_model_rig(bench, subject) as rig, open_worker(rig):
         await saturate(rig, orders.parameters(bench.slots))
-        return await saturate(rig, orders.parameters(_ROUNDS * bench.slots))
+        rounds = _STEPS // subject.entry.defaults.steps
+        return await saturate(rig, orders.parameters(rounds * bench.slots))
 
 
 async def _starts(bench: Bench, subject: Subject) -> dict[str, float]:

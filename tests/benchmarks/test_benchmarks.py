@@ -7,17 +7,24 @@ import statistics
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.addresses import figures
 from benchmarks.arrivals import percentile, poisson_arrivals
 from benchmarks.customers import Service, serve
+from benchmarks.likeness import psnr
 from benchmarks.metrics import Histogram
-from benchmarks.orders import Orders
+from benchmarks.orders import DEMO, Orders
 from benchmarks.report import Figure, Report, at_least, at_most
-from benchmarks.stock import batches
+from benchmarks.stock import StockPipeline, batches
+from benchmarks.studio import open_studio
 from benchmarks.subscribers import Heard
 from benchmarks.subscriptions import Plan, Told, measure
+from core.catalogue import DirectorySource
 from core.messages import Parameters
+from gpu_worker.engine import Policy
+from gpu_worker.pipeline import Placement
+from tests.gpu_worker.tiny_model import build, build_xl
 
 
 def test_arrivals_come_in_order_at_the_asked_rate_with_exponential_gaps() -> None:
@@ -54,6 +61,23 @@ def test_batches_keep_the_order_and_lose_nobody() -> None:
     found = batches(asked, 3)
     assert [len(batch) for batch in found] == [3, 3, 1]
     assert [one for batch in found for one in batch] == asked
+
+
+@pytest.mark.parametrize("negative_prompt", ["", "snow"])
+def test_the_xl_pipeline_is_asked_for_what_ours_is_asked_for(negative_prompt: str, tmp_path: Path) -> None:
+    build(tmp_path / "small")
+    build_xl(tmp_path / "small", tmp_path / "xl")
+    source = DirectorySource(kind="directory", path=tmp_path / "xl")
+    entry = DEMO.model_copy(update={"id": "xl", "family": "sdxl", "source": source})
+    placement = Placement(torch.device("cpu"), torch.float32)
+    [asked] = Orders(1, entry).parameters(1, steps=(2, 2))
+    asked = asked.model_copy(update={"negative_prompt": negative_prompt})
+    [reference] = StockPipeline(source.path, family="sdxl", placement=placement).make([asked])
+    with open_studio(
+        entry, source.path, placement=placement, policy=Policy(capacity=1, fill=0, patience=1), buckets=()
+    ) as studio:
+        [ours], _ = studio.make([asked])
+    assert psnr(ours, reference) > 50
 
 
 def test_what_came_since_an_earlier_look_is_the_difference() -> None:
