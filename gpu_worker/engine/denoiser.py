@@ -1,8 +1,9 @@
 """The U-Net, called with batches of any size: recorded for some sizes, and padded to the next of those."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 import torch
@@ -13,15 +14,19 @@ from gpu_worker.engine.pace import Graph, Pace
 
 log = structlog.get_logger(__name__)
 
+_SHAPES: Final = 16
+"""That are kept recorded beside those that were warmed up."""
+
 _Inputs = Mapping[str, Any]
 _Key = tuple[tuple[int, ...], ...]
+_Result = TypeVar("_Result")
 
 
 class Recorder(Protocol):
     """Makes a function cheap to call again, with whatever its tensors then hold."""
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """What does the same as ``function`` does now; its answer is good until the next call of any."""
+        """What does as ``function`` does, which has run before; the answer is good until the next call."""
 
 
 class CudaGraphs:
@@ -39,7 +44,6 @@ class CudaGraphs:
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """See :class:`Recorder`."""
-        self._try(function)
         graph = torch.cuda.CUDAGraph()
         # Other threads go on allocating meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -52,14 +56,6 @@ class CudaGraphs:
             return answer
 
         return replay
-
-    def _try(self, function: Callable[[], torch.Tensor]) -> None:
-        """Have kernels built and chosen, which cannot be recorded."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch has no annotations
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            function()
-        torch.cuda.current_stream().wait_stream(stream)
 
 
 class Denoiser:
@@ -79,7 +75,8 @@ class Denoiser:
         self._unet = unet
         self._recorder = recorder
         self._buckets = buckets
-        self._recorded: dict[_Key, _Recorded] = {}
+        self._warm: dict[_Key, _Recorded] = {}
+        self._met: OrderedDict[_Key, _Recorded] = OrderedDict()
 
     def warm_up(self, inputs: _Inputs) -> None:
         """Record every bucket for the shape of ``inputs``, of which the first row is enough.
@@ -88,18 +85,34 @@ class Denoiser:
         """
         if self._recorder is None:
             return
-        self._recorded[_key(inputs)] = _Recorded(self._run, self._recorder, inputs, self._buckets)
+        recorded = _Recorded(self._run, self._recorder, inputs, self._buckets)
+        recorded.record_all()
+        self._warm[_key(inputs)] = recorded
 
     def __call__(self, inputs: _Inputs) -> torch.Tensor:
         """The U-Net's answer, a row for each row of ``inputs``; good until the next call."""
         rows = len(inputs["sample"])
         UNET_ROWS.labels(kind="pictures").inc(rows)
-        recorded = self._recorded.get(_key(inputs))
-        bucket = recorded.bucket(rows) if recorded else None
-        if recorded is None or bucket is None:
+        recorded = self._recorded(inputs)
+        answer = recorded(inputs) if recorded else None
+        if answer is None:
             return self._run(inputs)
-        UNET_ROWS.labels(kind="padding").inc(bucket - rows)
-        return recorded(inputs, bucket)[:rows]
+        UNET_ROWS.labels(kind="padding").inc(len(answer) - rows)
+        return answer[:rows]
+
+    def _recorded(self, inputs: _Inputs) -> "_Recorded | None":
+        """What there is for the shape of ``inputs``; it is the last one met from now on."""
+        if self._recorder is None:
+            return None
+        key = _key(inputs)
+        if key in self._warm:
+            return self._warm[key]
+        if key not in self._met:
+            self._met[key] = _Recorded(self._run, self._recorder, inputs, _halving(self._buckets))
+            if len(self._met) > _SHAPES:
+                self._met.popitem(last=False)
+        self._met.move_to_end(key)
+        return self._met[key]
 
     def _run(self, inputs: _Inputs) -> torch.Tensor:
         answer: torch.Tensor = self._unet(**inputs, return_dict=False)[0]
@@ -107,33 +120,63 @@ class Denoiser:
 
 
 class _Recorded:
-    """The U-Net for one shape of inputs, recorded at every bucket on tensors of its own."""
+    """The U-Net for one shape of inputs, on tensors of its own.
+
+    A batch of each size runs as it is the first time, which has kernels built and chosen, and is recorded the
+    second: that takes hardly longer than launching the kernels one by one.
+    """
 
     def __init__(
         self,
         run: Callable[[_Inputs], torch.Tensor],
         recorder: Recorder,
         inputs: _Inputs,
-        buckets: Sequence[int],
+        sizes: Sequence[int],
     ) -> None:
-        self._inputs = _enlarged(inputs, max(buckets))
+        self._recorder = recorder
+        self._inputs = _enlarged(inputs, max(sizes))
+        self._steps = {size: partial(run, _first_rows(self._inputs, size)) for size in sorted(sizes)}
+        self._ran: set[int] = set()
         self._replays: dict[int, Callable[[], torch.Tensor]] = {}
+
+    def record_all(self) -> None:
+        """Record every size."""
         # The largest first: what it takes of memory is enough for the others.
-        for rows in sorted(buckets, reverse=True):
-            try:
-                self._replays[rows] = recorder(partial(run, _first_rows(self._inputs, rows)))
-            except torch.OutOfMemoryError:
-                log.warning("denoiser.not_recorded", rows=rows)
-                torch.cuda.empty_cache()
+        for size in sorted(self._steps, reverse=True):
+            self._attempt(size, self._step)
+            self._attempt(size, self._record)
 
-    def bucket(self, rows: int) -> int | None:
-        """The smallest recorded size for ``rows``, or none."""
-        return min((size for size in self._replays if size >= rows), default=None)
-
-    def __call__(self, inputs: _Inputs, bucket: int) -> torch.Tensor:
-        """Rows that ``inputs`` lack are left as they were: nobody looks at theirs."""
+    def __call__(self, inputs: _Inputs) -> torch.Tensor | None:
+        """The answer for ``inputs``, then rows that nobody should look at; none for too large a batch."""
+        rows = len(inputs["sample"])
+        size = min((size for size in self._steps if size >= rows), default=None)
+        if size is None:
+            return None
+        # Rows that are lacking are left as they were.
         _fill(self._inputs, inputs)
-        return self._replays[bucket]()
+        return self._attempt(size, self._step)
+
+    def _step(self, size: int) -> torch.Tensor:
+        if size in self._ran:
+            self._record(size)
+            return self._replays[size]()
+        answer = self._steps[size]()
+        self._ran.add(size)
+        return answer
+
+    def _record(self, size: int) -> None:
+        if size in self._ran and size not in self._replays:
+            self._replays[size] = self._recorder(self._steps[size])
+
+    def _attempt(self, size: int, step: Callable[[int], _Result]) -> _Result | None:
+        """What ``step`` returns; if the device refuses it, so many rows or more are not tried again."""
+        try:
+            return step(size)
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            log.warning("denoiser.not_recorded", rows=size, error=str(error))
+            self._steps = {fewer: one for fewer, one in self._steps.items() if fewer < size}
+            torch.cuda.empty_cache()
+            return None
 
 
 def _enlarged(inputs: _Inputs, rows: int) -> dict[str, Any]:
@@ -167,3 +210,12 @@ def _fill(own: _Inputs, inputs: _Inputs) -> None:
 def _key(inputs: _Inputs) -> _Key:
     """What a recording depends on beside the number of rows."""
     return tuple(tuple(inputs[name].shape[1:]) for name in ("sample", "encoder_hidden_states"))
+
+
+def _halving(buckets: Sequence[int]) -> list[int]:
+    """The largest of ``buckets``, the next that is at most half of it, and so on."""
+    found: list[int] = []
+    for size in sorted(buckets, reverse=True):
+        if not found or 2 * size <= found[-1]:
+            found.append(size)
+    return found

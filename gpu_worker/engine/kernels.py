@@ -15,6 +15,9 @@ _ROWS = 64
 _COLUMNS = 64
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
+_PARTS = (64, 256, _PROGRAMS)
+_OF_SIZE = ("rows", "parts")
+"""Arguments that differ from size to size of a picture: a kernel is not to be built anew for each."""
 _GREATEST = tl.constexpr(GREATEST)
 _LEAST = tl.constexpr(LEAST)
 _WIDE = 2048
@@ -59,7 +62,7 @@ def group_norm(
         eps,
         0 if shift is None else shift.expand(samples, channels).stride(0),
         SHIFTED=shift is not None,
-        PARTS=triton.next_power_of_2(parts),
+        PARTS=min(size for size in _PARTS if size >= parts),
         COLUMNS=triton.next_power_of_2(size),
     )
     result = torch.empty_like(pixels)
@@ -183,7 +186,7 @@ def _whole_rows(channels: int) -> dict[str, int]:
     return {"COLUMNS": columns, "num_warps": 4 if columns < _WIDE else 16}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_SIZE)
 def _moments(x, out, rows, channels, part, parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """For each channel of a part of a picture: the mean, and the sum of squared distances from it.
 
@@ -218,7 +221,7 @@ def _moments(x, out, rows, channels, part, parts, ROWS: tl.constexpr, COLUMNS: t
     tl.store(at + channels, spread, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_SIZE)
 def _affine(
     moments,
     weight,
@@ -262,7 +265,7 @@ def _affine(
     tl.store(at + channels, constant, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_SIZE)
 def _apply(x, affine, out, rows, channels, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     sample = tl.program_id(2)
     lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -279,7 +282,7 @@ def _apply(x, affine, out, rows, channels, SILU: tl.constexpr, ROWS: tl.constexp
     tl.store(out + place, tile.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_SIZE)
 def _add(
     x, other, bias, out, rows, channels, BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
