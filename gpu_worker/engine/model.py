@@ -66,12 +66,12 @@ class Model:
         self._schedule = NoiseSchedule(self._scheduler_config)
         self._colours = LatentColours()
         self._unet = self._pipeline.unet
-        # Asked of the U-Net, it would look through all of its parameters in each tick.
-        self._dtype = self._unet.dtype
         self._vae = self._pipeline.vae
+        # Asked of the parts, they would look through all of their parameters each time.
+        self._dtype, self._vae_dtype = self._unet.dtype, self._vae.dtype
         self._text = TextEncoders(self._pipeline)
         self._device = placement.device
-        if self._vae.dtype == torch.float16 and self._vae.config.force_upcast:
+        if self._vae_dtype == torch.float16 and self._vae.config.force_upcast:
             shrink(self._vae.decoder)
         if buckets:
             fuse(self._unet, fp8=placement.fp8)
@@ -158,7 +158,7 @@ class Model:
     @torch.inference_mode()
     def decode(self, slots: Sequence[Slot]) -> list[Pixels | DarkroomError]:
         """The finished pictures of ``slots``, all of one shape; for each its pixels or why there are none."""
-        latents = torch.stack([slot.latents for slot in slots]).to(self._vae.dtype)
+        latents = torch.stack([slot.latents for slot in slots]).to(self._vae_dtype)
         decoded = self._decoded(self._unscaled(latents).contiguous(memory_format=torch.channels_last))
         finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
         unsafe = self._unsafe(decoded)

@@ -70,6 +70,8 @@ class TextEncoders:
 
     def __init__(self, pipeline: Any) -> None:  # noqa: ANN401 - diffusers is not typed
         self._pipeline = pipeline
+        # Asked of the U-Net, it looks through its parameters, for longer than a text takes to be embedded.
+        self._device, self._dtype = pipeline.unet.device, pipeline.unet.dtype
         pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
         if hasattr(pipeline, "text_encoder_2"):
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
@@ -113,18 +115,17 @@ class TextEncoders:
 
     @torch.inference_mode()
     def _encode(self, text: str, windows: int) -> Embedding:
-        unet = self._pipeline.unet
         if len(self._pairs) == 1:
             [(tokenizer, encoder)] = self._pairs
-            answer = encoder(_framed(tokenizer, text, windows).to(unet.device))
-            return Embedding(answer[0].flatten(0, 1).to(unet.dtype), None)
+            answer = encoder(_framed(tokenizer, text, windows).to(self._device))
+            return Embedding(answer[0].flatten(0, 1).to(self._dtype), None)
         parts = []
         for tokenizer, encoder in self._pairs:
-            ids = _framed(tokenizer, text, windows).to(unet.device)
+            ids = _framed(tokenizer, text, windows).to(self._device)
             answer = encoder(ids, output_hidden_states=True)
             parts.append(answer.hidden_states[-2])
         # What the second encoder says of the first window as a whole is the text's pooled embedding.
-        return Embedding(torch.cat(parts, dim=-1).flatten(0, 1).to(unet.dtype), answer[0][0].to(unet.dtype))
+        return Embedding(torch.cat(parts, dim=-1).flatten(0, 1).to(self._dtype), answer[0][0].to(self._dtype))
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401 - transformers is not typed
