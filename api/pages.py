@@ -15,7 +15,7 @@ from core.accounts.limits import Standing, touched
 from core.accounts.password_rules import MAX_LENGTH, MIN_LENGTH
 from core.accounts.registration import Registration
 from core.accounts.reminders import Reminders
-from core.errors import ClientError, RateLimitedError
+from core.errors import ClientError, InvalidTokenError, RateLimitedError
 
 Token = Annotated[str, Query(max_length=200, description="From the link in the letter.")]
 FormToken = Annotated[str, Form(max_length=200)]
@@ -131,6 +131,9 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
             refused = ask(request, token, problem=str(error), status=429)
             refused.headers.update(rate_limit_headers(standings))
             return refused
+        except InvalidTokenError as error:
+            # No password could mend it, so none is asked for.
+            return pages.refuse(request, error)
         except ClientError as error:
             return ask(request, token, problem=str(error), status=400)
         message = f"{account.email} has a new password, and every session was signed out."

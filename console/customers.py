@@ -112,7 +112,11 @@ def generate_command(  # noqa: PLR0913, PLR0917 - one argument per option
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strictly to follow the prompt.")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="The sampler, such as DDIM or EULER.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="The sampler: DDIM, EULER, EULER_ANCESTRAL, DPMPP_2M, DPMPP_2M_KARRAS or LCM.",
+            metavar="NAME",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures, each with the next seed.")] = 1,

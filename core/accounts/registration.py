@@ -59,7 +59,10 @@ class Registration:
                 hash_secret(token), purpose=TokenPurpose.VERIFY_EMAIL, now=moment
             )
             if account is None:
-                raise InvalidTokenError("The link is not valid any more. Sign up again to get a new one.")
+                raise InvalidTokenError(
+                    "The link is not valid any more: it was used, a later letter replaced it, or its time"
+                    " is over. If your address is verified, sign in; otherwise sign up again to get another."
+                )
             account.email_verified_at = account.email_verified_at or moment
             await account.save(update_fields=["email_verified_at"])
         return account
@@ -91,7 +94,9 @@ class Registration:
                 hash_secret(token), purpose=TokenPurpose.RESET_PASSWORD, now=moment
             )
             if account is None:
-                raise InvalidTokenError("The link is not valid any more. Ask for a new one.")
+                raise InvalidTokenError(
+                    "The link is not valid any more. Ask for a new one where you sign in."
+                )
             require_password(password, field="password", email=account.email)
             account.password_hash = password_hash
             # Whoever read the letter owns the address.

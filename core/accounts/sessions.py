@@ -80,7 +80,10 @@ class Sessions:
         if account is None or not genuine:
             raise InvalidCredentialsError("E-mail address and password do not belong together.")
         if account.email_verified_at is None:
-            raise EmailNotVerifiedError("Verify your e-mail address first: follow the link in the letter.")
+            raise EmailNotVerifiedError(
+                "Verify your e-mail address first: follow the link in the letter,"
+                " or sign up again to get another."
+            )
         if self._passwords.outdated(account.password_hash):
             await accounts.replace_hash(account, password_hash=await self._passwords.hash(password))
         moment = now()

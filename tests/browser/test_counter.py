@@ -89,6 +89,28 @@ async def test_limits_are_said_in_words_below_what_asks_for_too_much(studio: Stu
     studio.visit.keeps_to_itself()
 
 
+async def test_a_session_that_has_ended_is_said_in_words_of_people(
+    studio: Studio, client: Client, account: Account
+) -> None:
+    elsewhere = await client.signed_in(account.email)
+    await elsewhere.data("mutation { signoutEverywhere { __typename } }")
+    await studio.page.reload()
+    notice = studio.page.get_by_role("alert").filter(has_text="sign in again")
+    await expect(notice).to_have_text("The session has ended. Please sign in again.")
+
+
+async def test_a_letter_is_not_promised_to_an_address_that_may_have_no_account(studio: Studio) -> None:
+    page, email = studio.page, "nobody@example.org"
+    await page.get_by_test_id("account").click()
+    await page.get_by_test_id("sign-out").click()
+    await page.get_by_role("button", name="Forgotten password").click()
+    await page.get_by_label("E-mail").fill(email)
+    await page.get_by_role("button", name="Send me a letter").click()
+    await expect(page.get_by_role("main")).to_contain_text(
+        f"If {email} has an account, a letter is on its way"
+    )
+
+
 async def test_older_pictures_come_as_they_are_scrolled_to(
     browser: Browser, client: Client, account: Account, new_generation: NewGeneration, storage: Storage
 ) -> None:

@@ -88,6 +88,29 @@ async def test_the_ready_tabs_lead_from_signing_in_to_a_picture(explorer: Explor
     explorer.visit.keeps_to_itself()
 
 
+async def test_a_page_full_of_pictures_leaves_the_editors_their_room(explorer: Explorer) -> None:
+    page, editor = explorer.page, explorer.page.locator(".graphiql-query-editor")
+    await explorer.show("MyPictures")
+    before = await editor.bounding_box()
+    images = [{"url": f"{explorer.visit.url}/?{seed}", "seed": seed} for seed in range(40)]
+    answer = {"data": {"generations": {"edges": [{"node": {"images": images}}]}}}
+    await page.route("**/graphql", lambda route: route.fulfill(json=answer))
+    await explorer.run()
+    await expect(page.get_by_test_id("pictures").get_by_role("listitem")).to_have_count(40)
+    assert await editor.bounding_box() == before
+
+
+async def test_the_editors_have_no_complaints_about_the_ready_tabs(explorer: Explorer) -> None:
+    for tab in ("SignUp", "SignIn", "Generate", "Watch", "MyPictures", "BuyPremium"):
+        await explorer.show(tab)
+        # What is wrong in an editor is found a moment after it was written.
+        await explorer.page.wait_for_timeout(1_000)
+        found = await explorer.page.evaluate(
+            "() => __MONACO.editor.getModelMarkers({}).map(({ message }) => message)"
+        )
+        assert found == [], tab
+
+
 async def test_graphiql_is_for_everybody_in_both_themes(explorer: Explorer) -> None:
     page = explorer.page
     await page.get_by_role("button", name="Show Documentation Explorer").click()

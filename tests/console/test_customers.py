@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
@@ -20,6 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from core.lifecycle import Scheduler
 from tests.console.conftest import Darkroom
 from tests.stack import PASSWORD, Customer, Stack
 
@@ -95,6 +97,11 @@ async def test_every_refused_field_is_named_with_its_limit(
     assert (unknown.returncode, "FASTEST" in unknown.stderr) == (2, True)
     nobodys = darkroom("watch", "R2VuZXJhdGlvbjp4", **as_premium)
     assert nobodys.returncode == 2
+
+
+def test_the_help_names_every_sampler(darkroom: Darkroom) -> None:
+    told = re.findall(r"\w+", darkroom("generate", "--help").stdout)
+    assert set(Scheduler) <= set(told), "the command line cannot ask the service's own code"
 
 
 @pytest.mark.parametrize(

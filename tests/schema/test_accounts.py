@@ -68,6 +68,7 @@ async def test_signing_up_verifying_and_signing_in(client: Client) -> None:
 
     early = await client.data(SIGNIN, email="new.one@example.org", password=PASSWORD)
     assert early["signin"]["__typename"] == "EmailNotVerified"
+    assert "sign up again to get another" in early["signin"]["message"], "for whom the letter was lost"
 
     token = await mailed_token(account, TokenPurpose.VERIFY_EMAIL)
     verified = await client.data(VERIFY, token=token)

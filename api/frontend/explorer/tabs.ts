@@ -16,7 +16,17 @@ function tab(query: string, variables: object) {
 export const READY_TABS = [
   tab(SIGN_UP, { input: { email: "", password: "" } }),
   tab(SIGN_IN, { input: { email: "premium@darkroom.local", password: "" } }),
-  tab(GENERATE, { input: { prompt: "a red house by the sea at sunset", seed: 20, steps: 20 } }),
+  // Without the fields that have a default the editor says that they are missing.
+  tab(GENERATE, {
+    input: {
+      prompt: "a red house by the sea at sunset",
+      negativePrompt: "",
+      count: 1,
+      format: "PNG",
+      seed: 20,
+      steps: 20,
+    },
+  }),
   tab(WATCH, { id: LAST_GENERATION }),
   tab(MY_PICTURES, { first: 10, after: null }),
   tab(BUY_PREMIUM, { input: { offer: "month" } }),

@@ -5,6 +5,8 @@ import { Store } from "./store";
 
 const STORAGE_KEY = "darkroom.session";
 
+const SESSION_OVER = "The session has ended. Please sign in again.";
+
 /** How long before its end a session is renewed, and how soon after a failed attempt it is tried again. */
 const RENEWAL_MARGIN_MS = 60_000;
 const RETRY_MS = 30_000;
@@ -168,7 +170,7 @@ export class SessionKeeper {
       return;
     }
     if (session.refreshToken === null) {
-      this.end("The session has ended. Please sign in again.");
+      this.end(SESSION_OVER);
       return;
     }
     let answer: Answer;
@@ -185,11 +187,11 @@ export class SessionKeeper {
     if (this.adopt(answer)) {
       return;
     }
-    const reason = refusal(answer, "refreshSession");
     if (endsSession(answer)) {
-      this.end(`${reason} Please sign in again.`);
+      // The answer speaks of the token, which is the program's concern.
+      this.end(SESSION_OVER);
     } else {
-      this.#notify(reason);
+      this.#notify(refusal(answer, "refreshSession"));
       this.#renewAfter(RETRY_MS);
     }
   }

@@ -27,17 +27,18 @@ interface WelcomeProps {
 export function Welcome({ notice, back }: WelcomeProps) {
   const [way, setWay] = useState<Way>("in");
   const [moved, setMoved] = useState(back || notice !== "");
-  const [sentTo, setSentTo] = useState<{ email: string; message: string } | null>(null);
+  /** What was said of the letter that was asked for last. */
+  const [letter, setLetter] = useState<ReactNode>(null);
   const Shown = { in: SignIn, up: SignUp, forgotten: Forgotten }[way];
 
   function go(next: Way) {
     setWay(next);
-    setSentTo(null);
+    setLetter(null);
     setMoved(true);
   }
 
-  function sent(letter: { email: string; message: string }) {
-    setSentTo(letter);
+  function sent(said: ReactNode) {
+    setLetter(said);
     setMoved(true);
   }
 
@@ -52,10 +53,10 @@ export function Welcome({ notice, back }: WelcomeProps) {
         </h1>
         <section className="card">
           <Moved value={moved}>
-            {sentTo === null ? (
+            {letter === null ? (
               <Shown notice={notice} go={go} sent={sent} />
             ) : (
-              <Sent {...sentTo} back={() => go("in")} />
+              <Sent back={() => go("in")}>{letter}</Sent>
             )}
           </Moved>
         </section>
@@ -71,7 +72,7 @@ export function Welcome({ notice, back }: WelcomeProps) {
 interface WayProps {
   notice: string;
   go: (way: Way) => void;
-  sent: (letter: { email: string; message: string }) => void;
+  sent: (said: ReactNode) => void;
 }
 
 function SignIn({ notice, go }: WayProps) {
@@ -110,7 +111,12 @@ function SignUp({ go, sent }: WayProps) {
     const { signup } = await client.execute(SignUpDocument, { input: { email, password } });
     switch (signup.__typename) {
       case "SignupAccepted":
-        sent({ email, message: "Follow the link in it to prove that the address is yours, then sign in." });
+        sent(
+          <>
+            A letter is on its way to <strong>{email}</strong>. Follow the link in it to prove that the address is
+            yours, then sign in.
+          </>,
+        );
         return {};
       case "InvalidInput":
         return { errors: byField(signup.fields) };
@@ -138,7 +144,13 @@ function Forgotten({ go, sent }: WayProps) {
     if (answer.__typename === "RateLimited") {
       return { problem: answer.message };
     }
-    sent({ email, message: "If there is such an account, the link in it lets you choose a new password." });
+    // Whether there is one is not told, so it must not sound as if there were.
+    sent(
+      <>
+        If <strong>{email}</strong> has an account, a letter is on its way to it; the link in it lets you choose a
+        new password.
+      </>,
+    );
     return {};
   });
   return (
@@ -199,13 +211,11 @@ function WayForm<Values extends Record<string, unknown>>({
   );
 }
 
-function Sent({ email, message, back }: { email: string; message: string; back: () => void }) {
+function Sent({ children, back }: { children: ReactNode; back: () => void }) {
   return (
     <>
       <Heading>Look into your mail</Heading>
-      <p>
-        A letter is on its way to <strong>{email}</strong>. {message}
-      </p>
+      <p>{children}</p>
       {INBOX !== undefined && (
         <p>
           This Darkroom runs on one machine for trying out: <a href={INBOX}>its letters are here</a>.
