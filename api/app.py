@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
-from starlette.requests import ClientDisconnect
+from fastapi.responses import Response
 from starlette.types import ASGIApp
 
 from api import assets, downloads, health, webhooks
 from api.connections import Connections
+from api.errors import answer_errors
 from api.graphql import GraphQLEndpoint, GraphQLMiddleware
 from api.health import HealthChecks
 from api.inbox import inbox_router
 from api.middleware import RequestMiddleware
-from api.pages import pages_router
+from api.pages import Pages, pages_router
 from api.settings import ApiSettings, HttpSettings
 from core.accounts.closing import Closing
 from core.accounts.limits import RateLimiter
@@ -28,7 +28,6 @@ from core.accounts.sessions import Sessions
 from core.accounts.stripe import StripePayments
 from core.accounts.tokens import AccessTokens
 from core.catalogue import offered_models
-from core.errors import ObjectNotFoundError, ServiceUnavailableError
 from core.generations import Generations
 from core.outbox import JobOutbox
 from core.outlook import Outlooks
@@ -132,11 +131,12 @@ def build_app(settings: ApiSettings, parts: Parts) -> ASGIApp:
     app.include_router(health.router)
     app.include_router(downloads.router)
     app.include_router(webhooks.router)
-    app.include_router(pages_router())
+    pages = Pages()
+    app.include_router(pages_router(pages))
     if settings.http.inbox_maildir is not None:
         app.include_router(inbox_router(settings.http.inbox_maildir))
     _show_studio(app, settings)
-    _answer_errors(app)
+    answer_errors(app, pages)
     return _let_in(RequestMiddleware(GraphQLMiddleware(app, endpoint=endpoint)), settings.http)
 
 
@@ -164,23 +164,3 @@ def _show_studio(app: FastAPI, settings: ApiSettings) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def show() -> Response:
         return page.response()
-
-
-def _answer_errors(app: FastAPI) -> None:
-    async def unavailable(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - FastAPI's hook
-        return JSONResponse(
-            {"detail": "A backing service does not answer. Try again."},
-            status_code=503,
-            headers={"Retry-After": "2"},
-        )
-
-    async def gone(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - FastAPI's hook
-        return JSONResponse({"detail": "There is no such picture."}, status_code=404)
-
-    async def left(request: Request, error: Exception) -> Response:  # noqa: ARG001 - FastAPI's hook
-        # In the middle of a body: nobody reads this, and it is no error of ours.
-        return Response(status_code=400)
-
-    app.add_exception_handler(ClientDisconnect, left)
-    app.add_exception_handler(ServiceUnavailableError, unavailable)
-    app.add_exception_handler(ObjectNotFoundError, gone)

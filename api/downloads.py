@@ -44,7 +44,9 @@ async def download(  # noqa: PLR0913, PLR0917 - one argument per part of the req
 ) -> Response:
     """One picture, whole or in part."""
     if not links.allows(image_id, expires=expires, signature=signature, now=now()):
-        raise HTTPException(403, "This link is not valid or has expired; ask the API for a fresh one.")
+        raise HTTPException(
+            403, "This link is not valid or has expired. The studio and the API give a fresh one."
+        )
     image = await generations.image(image_id)
     if image is None or not image.key.endswith(f".{extension}"):
         raise HTTPException(404, "There is no such picture.")

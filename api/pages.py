@@ -1,12 +1,9 @@
 """The pages that letters link to, and those that a customer comes back to from paying."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response
-from fastapi.routing import APIRoute
+from fastapi.responses import HTMLResponse
 
 from api import assets
 from api.addresses import client_address
@@ -43,12 +40,9 @@ Service = Annotated[Registration, Depends(_registration)]
 ReminderService = Annotated[Reminders, Depends(_reminders)]
 
 
-def pages_router() -> APIRouter:
+def pages_router(pages: "Pages") -> APIRouter:
     """The pages. A GET only shows them, so that a mail scanner which follows links uses nothing up."""
-    pages = _Pages()
-    router = APIRouter(
-        route_class=pages.route_class(), default_response_class=HTMLResponse, include_in_schema=False
-    )
+    router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
     _add_verifying(router, pages)
     _add_resetting(router, pages)
     _add_paying(router, pages)
@@ -56,44 +50,28 @@ def pages_router() -> APIRouter:
     return router
 
 
-class _Pages:
+class Pages:
     """The templates."""
 
     def __init__(self) -> None:
         self._templates = assets.templates("templates")
 
     def show(self, request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
+        """A template, with what it asks for."""
         return self._templates.TemplateResponse(
             request, f"{name}.html", values, status_code=status, headers=_HEADERS
         )
 
     def say(self, request: Request, title: str, message: str, *, status: int = 200) -> HTMLResponse:
+        """A page with a message and the way to the studio."""
         return self.show(request, "message", status=status, title=title, message=message)
 
     def refuse(self, request: Request, error: ClientError) -> HTMLResponse:
+        """A page with what is wrong."""
         return self.say(request, "That did not work", str(error), status=400)
 
-    def route_class(self) -> type[APIRoute]:
-        """Routes that answer with a page also where an address has lost its token, or a part of it."""
-        pages = self
 
-        class PageRoute(APIRoute):
-            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-                handle = super().get_route_handler()
-
-                async def handle_or_say(request: Request) -> Response:
-                    try:
-                        return await handle(request)
-                    except RequestValidationError:
-                        message = "This link is not whole. Open it from the letter, or copy all of it."
-                        return pages.say(request, "That did not work", message, status=400)
-
-                return handle_or_say
-
-        return PageRoute
-
-
-def _add_verifying(router: APIRouter, pages: _Pages) -> None:
+def _add_verifying(router: APIRouter, pages: Pages) -> None:
     @router.get("/verify")
     async def show_verify(request: Request, token: Token) -> HTMLResponse:
         return pages.show(request, "verify", token=token)
@@ -108,7 +86,7 @@ def _add_verifying(router: APIRouter, pages: _Pages) -> None:
         return pages.say(request, "Welcome to Darkroom", message)
 
 
-def _add_resetting(router: APIRouter, pages: _Pages) -> None:
+def _add_resetting(router: APIRouter, pages: Pages) -> None:
     def ask(request: Request, token: str, *, problem: str | None = None, status: int = 200) -> HTMLResponse:
         bounds = {"least": MIN_LENGTH, "most": MAX_LENGTH}
         return pages.show(request, "reset_password", status=status, token=token, problem=problem, **bounds)
@@ -140,7 +118,7 @@ def _add_resetting(router: APIRouter, pages: _Pages) -> None:
         return pages.say(request, "Your password is changed", message)
 
 
-def _add_paying(router: APIRouter, pages: _Pages) -> None:
+def _add_paying(router: APIRouter, pages: Pages) -> None:
     @router.get("/premium/thanks")
     async def thanks(request: Request) -> HTMLResponse:
         # Coming here proves nothing: the time is given when the payment is told by webhook.
@@ -156,7 +134,7 @@ def _add_paying(router: APIRouter, pages: _Pages) -> None:
         return pages.say(request, "You did not pay", message)
 
 
-def _add_unsubscribing(router: APIRouter, pages: _Pages) -> None:
+def _add_unsubscribing(router: APIRouter, pages: Pages) -> None:
     @router.get("/unsubscribe")
     async def show_unsubscribe(request: Request, token: Token, reminders: ReminderService) -> HTMLResponse:
         try:

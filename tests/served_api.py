@@ -39,6 +39,9 @@ from core.settings import (
 )
 from tests.graphql_client import NO_AUTHORITIES, PASSWORD, Client
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
+"""What a browser takes that follows a link."""
+
 
 @pytest.fixture
 def payment_settings() -> PaymentSettings:

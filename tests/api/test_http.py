@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from core.models import Account, TokenPurpose
 from core.queue import Queue
 from core.settings import LimitSettings
 from tests.graphql_client import PASSWORD, Client
-from tests.served_api import mailed_token
+from tests.served_api import BROWSER, mailed_token
 
 
 async def test_health_says_what_is_missing(client: Client, parts: Parts) -> None:
@@ -151,11 +152,31 @@ async def test_the_pages_of_letters_have_the_icon_of_all_others(
 async def test_a_link_without_its_token_is_answered_with_a_page(
     client: Client, method: str, path: str, form: dict[str, str] | None
 ) -> None:
-    answer = await client.http.request(method, path, data=form)
+    answer = await client.http.request(method, path, data=form, headers=BROWSER)
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert "This link is not whole" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/picture", 404, "There is nothing here."),
+        (f"/images/{UUID(int=1)}.png?expires=1&signature=x", 403, "This link is not valid or has expired."),
+        (f"/images/{UUID(int=1)}.png?expires=1", 400, "This link is not whole."),
+    ],
+)
+async def test_people_get_a_page_and_programs_json_where_there_is_nothing(
+    client: Client, path: str, status: int, message: str
+) -> None:
+    page = await client.http.get(path, headers=BROWSER)
+    assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert message in page.text
+    assert "Open the studio" in page.text
+    answer = await client.http.get(path)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.status_code == (422 if status == 400 else status)
 
 
 async def test_the_verification_page_uses_the_token_only_when_asked_to(client: Client) -> None:

@@ -11,6 +11,7 @@ from core.models import Account
 from core.settings import LinkSettings
 from tests.conftest import NewAccount
 from tests.graphql_client import Client
+from tests.served_api import BROWSER
 
 
 @pytest.fixture
@@ -63,7 +64,9 @@ async def test_a_link_that_is_not_whole_does_nothing_and_tells_nothing(
     forged = [account.id.hex + "0" * 64, '"><script>', "x" * 201, "\x00"]
     for token in forged:
         for method in ("GET", "POST"):
-            refused = await client.http.request(method, "/unsubscribe", params={"token": token})
+            refused = await client.http.request(
+                method, "/unsubscribe", params={"token": token}, headers=BROWSER
+            )
             assert refused.status_code == 400
             assert "<script>" not in refused.text
     assert await reminders_are_on()
