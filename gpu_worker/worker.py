@@ -154,6 +154,13 @@ class Worker:
             log.exception("job_unreadable", subject=delivery.subject)
             await self._refuse(delivery)
             return
+        held = next((one for one in self._held.values() if one.id == job.id), None)
+        if held is not None:
+            # Its wait had passed, or it was lost and published again. What settles the newest delivery
+            # settles the job, and its number says how many are left.
+            log.warning("job_delivered_again", generation=str(job.id), attempt=delivery.attempt)
+            held.delivery = delivery
+            return
         one = Assignment(job, delivery, watched=self._watched, freed=self._left.set)
         task = asyncio.create_task(self._carry_out(one))
         self._held[task] = one

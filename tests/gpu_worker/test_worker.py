@@ -15,6 +15,7 @@ from core.queue import Delivery as Message
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
+from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.slots import Demand, Slot
@@ -340,6 +341,50 @@ async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
     reports = await results(queue, PREMIUM_RESULTS, 3)
     assert [report.id for report in reports] == [gone.id, sent.id, sent.id]
     assert isinstance(reports[0], Started)
+
+
+async def held_by(worker: Worker, sent: Job) -> Assignment:
+    async with asyncio.timeout(20):
+        while True:
+            for one in worker._held.values():
+                if one.id == sent.id and any(one._steps):
+                    return one
+            await asyncio.sleep(0.02)
+
+
+async def gone(queue: Queue, sent: Job) -> None:
+    async with asyncio.timeout(20):
+        while await queue.position_of(Lane.PREMIUM, sent.id):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.05)
+
+
+async def delivered_again(worker: Worker, one: Assignment) -> None:
+    """As it is when the worker's signs of life have been late, without their wait."""
+    before = one.delivery
+    await before.nak(delay=0)
+    async with asyncio.timeout(20):
+        while one.delivery is before and len(worker._held) == 1:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_job_that_comes_again_while_it_is_held_is_made_once(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=200)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await delivered_again(worker, await held_by(worker, sent))
+    assert len(worker._held) == 1
+    started, outcome = await results(queue, PREMIUM_RESULTS, 2)
+    assert isinstance(outcome, Outcome)
+    assert (started.attempt, outcome.attempt, outcome.state) == (1, 2, GenerationState.SUCCEEDED)
+    await gone(queue, sent)
+
+
+async def test_a_job_that_came_again_is_canceled_as_any_other(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=900)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await delivered_again(worker, await held_by(worker, sent))
+    await queue.publish_control(Control(id=sent.id, action="cancel"))
+    await gone(queue, sent)
+    assert [report.kind for report in await results(queue, PREMIUM_RESULTS, 1)] == ["started"]
 
 
 async def test_a_premium_job_overtakes_a_batch_job_under_way(worker: Worker, queue: Queue) -> None:
