@@ -136,14 +136,15 @@ class Worker:
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
         """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
         while not self._stopping:
-            room = self._room(tier)
-            if room <= 0:
+            if not self._has_room(tier):
                 self._left.clear()
                 self._fetching[tier] = None
                 await self._left.wait()
                 continue
             self._fetching[tier] = next(self._fetches)
-            for delivery in await consumer.fetch(room, wait=_FETCH_SECONDS):
+            # One at a time: each may ask for several pictures, and what is too much here another worker may
+            # have slots for.
+            for delivery in await consumer.fetch(1, wait=_FETCH_SECONDS):
                 await self._accept(delivery)
         self._fetching[tier] = None
 
@@ -339,19 +340,19 @@ class Worker:
                 self._engine.cancel(one.id, one)
                 one.cancel()
 
-    def _room(self, tier: Tier) -> int:
-        """How many more pictures of ``tier`` to take.
+    def _has_room(self, tier: Tier) -> bool:
+        """Whether to take another job of ``tier``.
 
-        Of the batch tier some more are held than have slots, which are ready when others end. Not of premium:
-        another worker may have a slot for them at once. Pictures that are being decoded have left theirs, but
-        where decoding is what takes the time they must not pile up here.
+        Of the batch tier some more pictures are held than have slots, which are ready when others end. Not of
+        premium: another worker may have a slot for them at once. Pictures that are being decoded have left
+        theirs, but where decoding is what takes the time they must not pile up here.
         """
         slots = self._settings.worker_slots
         own = [one for one in self._held.values() if one.job.tier is tier]
         in_slots = sum(one.in_slots for one in own)
         decoding = sum(one.under_way for one in own) - in_slots
         held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
-        return held - in_slots - max(0, decoding - slots)
+        return in_slots + max(0, decoding - slots) < held
 
     async def _tell_steps(self) -> None:
         while True:

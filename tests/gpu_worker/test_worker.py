@@ -69,6 +69,30 @@ async def results(queue: Queue, spec: ConsumerSpec, count: int) -> list[Started 
     raise AssertionError(f"{len(found)} of {count} results: {found}")
 
 
+async def held_by(worker: Worker, sent: Job) -> Assignment:
+    async with asyncio.timeout(20):
+        while True:
+            for one in worker._held.values():
+                if one.id == sent.id and any(one._steps):
+                    return one
+            await asyncio.sleep(0.02)
+
+
+async def gone(queue: Queue, sent: Job) -> None:
+    async with asyncio.timeout(20):
+        while await queue.position_of(Lane.PREMIUM, sent.id):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.05)
+
+
+async def delivered_again(worker: Worker, one: Assignment) -> None:
+    """As it is when the worker's signs of life have been late, without their wait."""
+    before = one.delivery
+    await before.nak(delay=0)
+    async with asyncio.timeout(20):
+        while one.delivery is before and len(worker._held) == 1:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+
+
 async def test_a_job_becomes_stored_pictures_and_a_report(
     worker: Worker, queue: Queue, storage: Storage
 ) -> None:
@@ -113,6 +137,24 @@ async def test_a_worker_of_the_batch_tier_leaves_premium_to_others_and_says_so(
     await asyncio.wait_for(running, 30)
     assert (outcome.id, beat.tiers) == (normal.id, (Tier.NORMAL,))
     assert await queue.position_of(Lane.PREMIUM, premium.id)
+
+
+@pytest.mark.parametrize(
+    ("tier", "lane", "held"), [(Tier.PREMIUM, Lane.PREMIUM, 1), (Tier.NORMAL, Lane.BATCH, 2)]
+)
+async def test_a_worker_takes_no_more_pictures_than_it_has_room_for_but_for_those_of_its_last_job(
+    worker: Worker, queue: Queue, tier: Tier, lane: Lane, held: int
+) -> None:
+    jobs = [job(tier=tier, steps=900, count=2) for _ in range(5)]
+    for one in jobs:
+        await queue.publish_job(lane, one)
+    await held_by(worker, jobs[0])
+    # A fetch takes no longer than this.
+    await asyncio.sleep(1)
+    assert len(worker._held) == held
+    for one in jobs:
+        await queue.purge_job(lane, one.id)
+        await queue.publish_control(Control(id=one.id, action="cancel"))
 
 
 async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
@@ -341,30 +383,6 @@ async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
     reports = await results(queue, PREMIUM_RESULTS, 3)
     assert [report.id for report in reports] == [gone.id, sent.id, sent.id]
     assert isinstance(reports[0], Started)
-
-
-async def held_by(worker: Worker, sent: Job) -> Assignment:
-    async with asyncio.timeout(20):
-        while True:
-            for one in worker._held.values():
-                if one.id == sent.id and any(one._steps):
-                    return one
-            await asyncio.sleep(0.02)
-
-
-async def gone(queue: Queue, sent: Job) -> None:
-    async with asyncio.timeout(20):
-        while await queue.position_of(Lane.PREMIUM, sent.id):  # noqa: ASYNC110 - no event for it
-            await asyncio.sleep(0.05)
-
-
-async def delivered_again(worker: Worker, one: Assignment) -> None:
-    """As it is when the worker's signs of life have been late, without their wait."""
-    before = one.delivery
-    await before.nak(delay=0)
-    async with asyncio.timeout(20):
-        while one.delivery is before and len(worker._held) == 1:  # noqa: ASYNC110 - no event for it
-            await asyncio.sleep(0.02)
 
 
 async def test_a_job_that_comes_again_while_it_is_held_is_made_once(worker: Worker, queue: Queue) -> None:
