@@ -29,7 +29,7 @@ from core.messages import Control, Job, StoredImage
 from core.queue import Consumer, Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
-from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY
+from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY, UNSTORED_PICTURES
 from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
@@ -44,6 +44,8 @@ _PROGRESS_SECONDS: Final = 0.25
 _FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
 _LONGEST_CAUSE = 1000
+_UNSTORED: Final = 4
+"""Pictures of a tier for each slot that may wait for the store: it may take four times as long as making."""
 
 log = structlog.get_logger(__name__)
 
@@ -178,11 +180,15 @@ class Worker:
         await (delivery.ack() if told else delivery.reject())
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._held[task]
+        tier = self._held.pop(task).job.tier
         self._deeds += 1
-        self._left.set()
+        self._note_left(tier)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job_dropped", error=repr(error))
+
+    def _note_left(self, tier: Tier) -> None:
+        UNSTORED_PICTURES.labels(tier=tier.value).set(self._unstored(tier))
+        self._left.set()
 
     async def _carry_out(self, one: Assignment) -> None:
         with (
@@ -204,7 +210,7 @@ class Worker:
                 made = await one.made()
                 one.timeline.tell()
                 # Its slots are free while its files are written.
-                self._left.set()
+                self._note_left(one.job.tier)
                 await self._deliver(one, made)
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
@@ -345,14 +351,19 @@ class Worker:
 
         Of the batch tier some more pictures are held than have slots, which are ready when others end. Not of
         premium: another worker may have a slot for them at once. Pictures that are being decoded have left
-        theirs, but where decoding is what takes the time they must not pile up here.
+        theirs, but where decoding is what takes the time they must not pile up here; nor those that the store
+        has yet to take.
         """
         slots = self._settings.worker_slots
         own = [one for one in self._held.values() if one.job.tier is tier]
         in_slots = sum(one.in_slots for one in own)
         decoding = sum(one.under_way for one in own) - in_slots
         held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
-        return in_slots + max(0, decoding - slots) < held
+        return in_slots + max(0, decoding - slots) < held and self._unstored(tier) < _UNSTORED * slots
+
+    def _unstored(self, tier: Tier) -> int:
+        """How many pictures of ``tier`` are made and neither stored and reported nor given up."""
+        return sum(one.pictures - one.under_way for one in self._held.values() if one.job.tier is tier)
 
     async def _tell_steps(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from core.queue import Delivery as Message
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
+from core.telemetry import UNSTORED_PICTURES
 from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine
 from gpu_worker.engine.model import Model
@@ -155,6 +156,35 @@ async def test_a_worker_takes_no_more_pictures_than_it_has_room_for_but_for_thos
     for one in jobs:
         await queue.purge_job(lane, one.id)
         await queue.publish_control(Control(id=one.id, action="cancel"))
+
+
+async def test_a_worker_takes_no_more_jobs_while_the_store_is_far_behind_and_goes_on_when_it_is_not(
+    worker: Worker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, put = asyncio.Event(), Storage.put
+
+    async def put_late(storage: Storage, key: str, data: bytes, *, content_type: str) -> None:
+        await answers.wait()
+        await put(storage, key, data, content_type=content_type)
+
+    monkeypatch.setattr(Storage, "put", put_late)
+    jobs = [job() for _ in range(20)]
+    for one in jobs:
+        await queue.publish_job(Lane.PREMIUM, one)
+    unstored = UNSTORED_PICTURES.labels(tier=Tier.PREMIUM.value)._value.get
+    async with asyncio.timeout(20):
+        while unstored() < 8:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+    # A job takes no longer than this.
+    await asyncio.sleep(1)
+    # Those are made that were under way when there were eight.
+    assert 8 <= len(worker._held) <= 8 + 2 + 2
+    answers.set()
+    reports = await results(queue, PREMIUM_RESULTS, 2 * len(jobs))
+    ends = {one.id: one.state for one in reports if isinstance(one, Outcome)}
+    assert ends == dict.fromkeys([one.id for one in jobs], GenerationState.SUCCEEDED)
+    await gone(queue, jobs[-1])
+    assert unstored() < 8
 
 
 async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
