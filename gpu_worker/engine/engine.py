@@ -289,6 +289,8 @@ class Engine:
                 self._worked_until = time.monotonic()
             return
         log.error("engine.not_loaded", model=name, exc_info=model)
+        # The error's frames hold the model's tensors, and this one, which is among them, holds the error.
+        model.with_traceback(None)
         lost = [one for one in (*self._waiting, *self._slots) if one.picture.model == name]
         self._waiting = [one for one in self._waiting if one not in lost]
         self._slots = [slot for slot in self._slots if slot not in lost]
@@ -330,18 +332,21 @@ class Engine:
             self._preview(model, model.advance(slots, estimate=self._watched(model, slots)))
         except torch.OutOfMemoryError as error:
             self._shrink(slots, error)
+            return
         except Exception as error:
             log.exception("engine.tick_failed", pictures=len(slots))
             if len(slots) == 1:
                 self._fail(slots[0], error)
                 return
-            # One of them may be to blame: alone, it fails alone.
-            for slot in slots:
-                self._advance(model, [slot])
         else:
             for slot in slots:
                 slot.ticked = self._tick
                 slot.listener.stepped(slot.picture, slot.position)
+            return
+        # One of them may be to blame: alone, it fails alone. Not while the error is at hand, which has the
+        # tensors of the step that failed.
+        for slot in slots:
+            self._advance(model, [slot])
 
     @property
     def _premium_aside(self) -> bool:
@@ -366,6 +371,8 @@ class Engine:
             )
 
     def _shrink(self, slots: Sequence[Slot], error: torch.OutOfMemoryError) -> None:
+        # The step's own tensors are in its frames, and only what nobody holds is given back.
+        error.with_traceback(None)
         torch.cuda.empty_cache()
         if len(slots) == 1:
             self._fail(slots[0], error)

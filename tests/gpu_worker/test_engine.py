@@ -2,6 +2,7 @@
 
 import math
 import random
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -498,6 +499,29 @@ def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
         [failed] = outcomes(engine, picture())
     assert isinstance(failed, torch.OutOfMemoryError)
     assert len(make(engine, picture())) == 1
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_a_step_that_fails_no_tensor_is_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], count: int
+) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def fail(sample: torch.Tensor, *_: object, **__: object) -> None:
+        kept.extend(one() is not None for one in made)
+        activations = torch.zeros_like(sample)
+        made.append(weakref.ref(activations))
+        raise kind("out of luck")
+
+    monkeypatch.setattr(model_of(engine)._unet, "forward", fail)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.extend(one() is not None for one in made))
+    failed = outcomes(engine, *(picture(seed=n) for n in range(count)))
+    assert [type(one) for one in failed] == [kind] * count
+    assert made[-1]() is None
+    assert not any(kept)
 
 
 def test_an_unsafe_picture_is_rejected_and_its_neighbours_are_not(
