@@ -32,6 +32,10 @@ from gpu_worker.engine.speed import Speedometer
 from gpu_worker.engine.trial import Trial, trial_picture
 from gpu_worker.pipeline import Placement
 
+_SHRUNK_TICKS: Final = 1_000
+"""After so many ticks shapes that there was no memory for are tried whole again: another model or picture may
+have had it. Where there still is none, one tick of a thousand is lost."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -79,6 +83,7 @@ class Engine:
         self._decoding: list[Slot] = []
         self._loading: str | None = None
         self._fits: dict[Shape, int] = {}
+        self._shrunk = 0
         self._arrivals = itertools.count()
         self._tick = 0
         self._turns = 0
@@ -301,6 +306,9 @@ class Engine:
 
     def _take_tick(self) -> None:
         able = self._able
+        # Not while pictures are decoded: for those there might not be memory enough at the same time.
+        if self._tick - self._shrunk >= _SHRUNK_TICKS and not self._decoding:
+            self._fits.clear()
         chosen = self._policy.choose(able, tick=self._tick + 1, fits=self._fits)
         # With premium among the able the batch tier's turn has come, and is not to be put off.
         self._holding = not any(slot.premium for slot in able) and self._premium_aside
@@ -378,6 +386,7 @@ class Engine:
             self._fail(slots[0], error)
             return
         self._fits[slots[0].shape] = len(slots) // 2
+        self._shrunk = self._tick
         log.warning("engine.out_of_memory", pictures=len(slots), from_now_on=len(slots) // 2)
 
     def _fail(self, slot: Slot, error: Exception) -> None:

@@ -486,6 +486,33 @@ def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
         assert psnr(got, alone) >= SAME_DB
 
 
+def test_after_a_while_the_tick_is_tried_whole_again_and_nothing_is_lost_where_that_fails(
+    demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_worker.engine.engine._SHRUNK_TICKS", 10)
+    engine = Engine(placement=CPU, policy=POLICY)
+    engine.offer(demo_entry, model_folder)
+    model = model_of(engine)
+    forward, sizes = model._unet.forward, []
+
+    def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(sample))
+        if len(sample) > 4 and sizes.count(8) < 3:
+            raise torch.OutOfMemoryError("too many")
+        return forward(sample, *rest, **more)
+
+    monkeypatch.setattr(model._unet, "forward", short_of_memory)
+    asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL, steps=30) for n in range(4)]
+    made = make(engine, *asked)
+    whole = [tick for tick, size in enumerate(sizes) if size == 8]
+    # The third time it fits, and stays so.
+    assert [one - whole[0] for one in whole[1:4]] == [11, 22, 23]
+    monkeypatch.undo()
+    for one, got in zip(asked, made, strict=True):
+        [alone] = make(engine, replace(one, job=uuid4()))
+        assert psnr(got, alone) >= SAME_DB
+
+
 def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
