@@ -96,7 +96,7 @@ class Worker:
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
         """Work until ``stop`` is set; then finish what is under way.
 
-        What is not finished is handed back when time is up, or once ``hurry`` is set.
+        What is not finished is handed back when time is up, ``hurry`` is set or the engine has broken.
         """
         SLOT_CAPACITY.set(self._settings.worker_slots)
         closing = threading.Event()
@@ -119,7 +119,7 @@ class Worker:
                 self._left.set()
                 # A fetch that is cancelled swallows what it was given: the short ones end by themselves.
                 ends = await asyncio.gather(*pulls, return_exceptions=True)
-                await self._drain(hurry or asyncio.Event())
+                await self._drain(hurry or asyncio.Event(), engine)
                 closing.set()
                 self._engine.wake()
                 ends += await asyncio.gather(engine, return_exceptions=True)
@@ -323,11 +323,12 @@ class Worker:
         log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
         await one.delivery.nak(delay=_RETRY_SECONDS)
 
-    async def _drain(self, hurry: asyncio.Event) -> None:
-        """Let the jobs under way end for as long as there is time, and hand the others back."""
+    async def _drain(self, hurry: asyncio.Event, engine: asyncio.Task[None]) -> None:
+        """Let the jobs under way end for as long as there is time and an engine, and hand the others back."""
         if self._held:
             hurried = asyncio.create_task(hurry.wait())
-            ending: list[asyncio.Future[Any]] = [asyncio.gather(*self._held, return_exceptions=True), hurried]
+            ended = asyncio.gather(*self._held, return_exceptions=True)
+            ending: list[asyncio.Future[Any]] = [ended, hurried, engine]
             seconds = self._settings.worker_drain_seconds
             await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()

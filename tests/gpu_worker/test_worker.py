@@ -2,11 +2,14 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import torch
 from PIL import Image
 
+from core.catalogue import ModelEntry
 from core.clock import now
 from core.errors import ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
@@ -17,10 +20,11 @@ from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, C
 from core.storage import Storage
 from core.telemetry import UNSTORED_PICTURES
 from gpu_worker.assignment import Assignment
-from gpu_worker.engine import Engine
+from gpu_worker.engine import Engine, Policy
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.slots import Demand, Slot
 from gpu_worker.images import read_parameters
+from gpu_worker.pipeline import Placement
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.worker import Worker
 
@@ -342,6 +346,33 @@ async def test_a_worker_that_is_hurried_hands_its_job_back_before_its_time_is_up
     hurry.set()
     await asyncio.wait_for(running, 10)
     await silence()
+    [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
+    assert again.attempt == 2
+
+
+async def test_a_worker_whose_engine_breaks_hands_its_job_back_and_says_why(
+    queue: Queue,
+    storage: Storage,
+    demo_entry: ModelEntry,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placement = Placement(torch.device("cpu"), torch.float32)
+    engine = Engine(placement=placement, policy=Policy(capacity=2, fill=0, patience=100))
+    engine.offer(demo_entry, model_folder)
+    settings = WorkerSettings(worker_name="w7", worker_slots=2, worker_drain_seconds=600)
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    running = asyncio.create_task(worker.run(stop=asyncio.Event()))
+    sent = job(steps=900)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await held_by(worker, sent)
+
+    def break_down(_: Engine) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(Engine, "_take_tick", break_down)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        await asyncio.wait_for(running, 20)
     [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
     assert again.attempt == 2
 
