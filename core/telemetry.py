@@ -65,6 +65,9 @@ SMTP_CONNECTIONS: Final = Counter(
 )
 IMAGES: Final = Counter("darkroom_images_total", "Pictures made by this worker", ["model"])
 SLOTS: Final = Gauge("darkroom_slots", "Pictures under way, paused ones included", ["tier"])
+UNSTORED_PICTURES: Final = Gauge(
+    "darkroom_unstored_pictures", "Pictures that were made and are not stored and reported yet", ["tier"]
+)
 TICK_PICTURES: Final = Histogram(
     "darkroom_tick_pictures", "Pictures that took one step together", buckets=(1, 2, 4, 8, 16, 32, 64)
 )

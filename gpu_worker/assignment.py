@@ -40,7 +40,7 @@ class Assignment:
 
     Args:
         job: what to make.
-        delivery: its message, not settled yet.
+        delivery: its message, not settled yet; when the job is delivered again, the newest one.
         watched: the jobs that somebody wants previews of.
         freed: called on the event loop whenever a picture has left its slot for the decoder.
         clock: seconds, never falling.

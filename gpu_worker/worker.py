@@ -29,7 +29,7 @@ from core.messages import Control, Job, StoredImage
 from core.queue import Consumer, Delivery, Queue
 from core.queue.topology import BATCH_JOBS, MAX_DELIVER, PREMIUM_JOBS
 from core.storage import Storage
-from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY
+from core.telemetry import IMAGES, QUEUE_SECONDS, SLOT_CAPACITY, UNSTORED_PICTURES
 from gpu_worker.assignment import Assignment
 from gpu_worker.engine import Engine, pictures_of
 from gpu_worker.images import encode
@@ -44,6 +44,8 @@ _PROGRESS_SECONDS: Final = 0.25
 _FETCH_SECONDS: Final = 1.0
 _RETRY_SECONDS = 2.0
 _LONGEST_CAUSE = 1000
+_UNSTORED: Final = 4
+"""Pictures of a tier for each slot that may wait for the store: it may take four times as long as making."""
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,7 @@ class Worker:
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
         """Work until ``stop`` is set; then finish what is under way.
 
-        What is not finished is handed back when time is up, or once ``hurry`` is set.
+        What is not finished is handed back when time is up, ``hurry`` is set or the engine has broken.
         """
         SLOT_CAPACITY.set(self._settings.worker_slots)
         closing = threading.Event()
@@ -117,7 +119,7 @@ class Worker:
                 self._left.set()
                 # A fetch that is cancelled swallows what it was given: the short ones end by themselves.
                 ends = await asyncio.gather(*pulls, return_exceptions=True)
-                await self._drain(hurry or asyncio.Event())
+                await self._drain(hurry or asyncio.Event(), engine)
                 closing.set()
                 self._engine.wake()
                 ends += await asyncio.gather(engine, return_exceptions=True)
@@ -136,14 +138,15 @@ class Worker:
     async def _pull(self, consumer: Consumer, tier: Tier) -> None:
         """Keep this tier's half of the engine full: batch pictures pause where premium needs the room."""
         while not self._stopping:
-            room = self._room(tier)
-            if room <= 0:
+            if not self._has_room(tier):
                 self._left.clear()
                 self._fetching[tier] = None
                 await self._left.wait()
                 continue
             self._fetching[tier] = next(self._fetches)
-            for delivery in await consumer.fetch(room, wait=_FETCH_SECONDS):
+            # One at a time: each may ask for several pictures, and what is too much here another worker may
+            # have slots for.
+            for delivery in await consumer.fetch(1, wait=_FETCH_SECONDS):
                 await self._accept(delivery)
         self._fetching[tier] = None
 
@@ -153,6 +156,13 @@ class Worker:
         except InvalidMessageError:
             log.exception("job_unreadable", subject=delivery.subject)
             await self._refuse(delivery)
+            return
+        held = next((one for one in self._held.values() if one.id == job.id), None)
+        if held is not None:
+            # Its wait had passed, or it was lost and published again. What settles the newest delivery
+            # settles the job, and its number says how many are left.
+            log.warning("job_delivered_again", generation=str(job.id), attempt=delivery.attempt)
+            held.delivery = delivery
             return
         one = Assignment(job, delivery, watched=self._watched, freed=self._left.set)
         task = asyncio.create_task(self._carry_out(one))
@@ -170,11 +180,15 @@ class Worker:
         await (delivery.ack() if told else delivery.reject())
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._held[task]
+        tier = self._held.pop(task).job.tier
         self._deeds += 1
-        self._left.set()
+        self._note_left(tier)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job_dropped", error=repr(error))
+
+    def _note_left(self, tier: Tier) -> None:
+        UNSTORED_PICTURES.labels(tier=tier.value).set(self._unstored(tier))
+        self._left.set()
 
     async def _carry_out(self, one: Assignment) -> None:
         with (
@@ -196,7 +210,7 @@ class Worker:
                 made = await one.made()
                 one.timeline.tell()
                 # Its slots are free while its files are written.
-                self._left.set()
+                self._note_left(one.job.tier)
                 await self._deliver(one, made)
             except ServiceUnavailableError as error:
                 log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
@@ -309,11 +323,12 @@ class Worker:
         log.warning("job_postponed", attempt=one.delivery.attempt, error=repr(error))
         await one.delivery.nak(delay=_RETRY_SECONDS)
 
-    async def _drain(self, hurry: asyncio.Event) -> None:
-        """Let the jobs under way end for as long as there is time, and hand the others back."""
+    async def _drain(self, hurry: asyncio.Event, engine: asyncio.Task[None]) -> None:
+        """Let the jobs under way end for as long as there is time and an engine, and hand the others back."""
         if self._held:
             hurried = asyncio.create_task(hurry.wait())
-            ending: list[asyncio.Future[Any]] = [asyncio.gather(*self._held, return_exceptions=True), hurried]
+            ended = asyncio.gather(*self._held, return_exceptions=True)
+            ending: list[asyncio.Future[Any]] = [ended, hurried, engine]
             seconds = self._settings.worker_drain_seconds
             await asyncio.wait(ending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
@@ -332,19 +347,24 @@ class Worker:
                 self._engine.cancel(one.id, one)
                 one.cancel()
 
-    def _room(self, tier: Tier) -> int:
-        """How many more pictures of ``tier`` to take.
+    def _has_room(self, tier: Tier) -> bool:
+        """Whether to take another job of ``tier``.
 
-        Of the batch tier some more are held than have slots, which are ready when others end. Not of premium:
-        another worker may have a slot for them at once. Pictures that are being decoded have left theirs, but
-        where decoding is what takes the time they must not pile up here.
+        Of the batch tier some more pictures are held than have slots, which are ready when others end. Not of
+        premium: another worker may have a slot for them at once. Pictures that are being decoded have left
+        theirs, but where decoding is what takes the time they must not pile up here; nor those that the store
+        has yet to take.
         """
         slots = self._settings.worker_slots
         own = [one for one in self._held.values() if one.job.tier is tier]
         in_slots = sum(one.in_slots for one in own)
         decoding = sum(one.under_way for one in own) - in_slots
         held = slots if tier is Tier.PREMIUM else slots + math.ceil(slots / 2)
-        return held - in_slots - max(0, decoding - slots)
+        return in_slots + max(0, decoding - slots) < held and self._unstored(tier) < _UNSTORED * slots
+
+    def _unstored(self, tier: Tier) -> int:
+        """How many pictures of ``tier`` are made and neither stored and reported nor given up."""
+        return sum(one.pictures - one.under_way for one in self._held.values() if one.job.tier is tier)
 
     async def _tell_steps(self) -> None:
         while True:

@@ -32,6 +32,10 @@ from gpu_worker.engine.speed import Speedometer
 from gpu_worker.engine.trial import Trial, trial_picture
 from gpu_worker.pipeline import Placement
 
+_SHRUNK_TICKS: Final = 1_000
+"""After so many ticks shapes that there was no memory for are tried whole again: another model or picture may
+have had it. Where there still is none, one tick of a thousand is lost."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -79,6 +83,7 @@ class Engine:
         self._decoding: list[Slot] = []
         self._loading: str | None = None
         self._fits: dict[Shape, int] = {}
+        self._shrunk = 0
         self._arrivals = itertools.count()
         self._tick = 0
         self._turns = 0
@@ -289,6 +294,8 @@ class Engine:
                 self._worked_until = time.monotonic()
             return
         log.error("engine.not_loaded", model=name, exc_info=model)
+        # The error's frames hold the model's tensors, and this one, which is among them, holds the error.
+        model.with_traceback(None)
         lost = [one for one in (*self._waiting, *self._slots) if one.picture.model == name]
         self._waiting = [one for one in self._waiting if one not in lost]
         self._slots = [slot for slot in self._slots if slot not in lost]
@@ -299,6 +306,9 @@ class Engine:
 
     def _take_tick(self) -> None:
         able = self._able
+        # Not while pictures are decoded: for those there might not be memory enough at the same time.
+        if self._tick - self._shrunk >= _SHRUNK_TICKS and not self._decoding:
+            self._fits.clear()
         chosen = self._policy.choose(able, tick=self._tick + 1, fits=self._fits)
         # With premium among the able the batch tier's turn has come, and is not to be put off.
         self._holding = not any(slot.premium for slot in able) and self._premium_aside
@@ -330,18 +340,21 @@ class Engine:
             self._preview(model, model.advance(slots, estimate=self._watched(model, slots)))
         except torch.OutOfMemoryError as error:
             self._shrink(slots, error)
+            return
         except Exception as error:
             log.exception("engine.tick_failed", pictures=len(slots))
             if len(slots) == 1:
                 self._fail(slots[0], error)
                 return
-            # One of them may be to blame: alone, it fails alone.
-            for slot in slots:
-                self._advance(model, [slot])
         else:
             for slot in slots:
                 slot.ticked = self._tick
                 slot.listener.stepped(slot.picture, slot.position)
+            return
+        # One of them may be to blame: alone, it fails alone. Not while the error is at hand, which has the
+        # tensors of the step that failed.
+        for slot in slots:
+            self._advance(model, [slot])
 
     @property
     def _premium_aside(self) -> bool:
@@ -366,11 +379,14 @@ class Engine:
             )
 
     def _shrink(self, slots: Sequence[Slot], error: torch.OutOfMemoryError) -> None:
+        # The step's own tensors are in its frames, and only what nobody holds is given back.
+        error.with_traceback(None)
         torch.cuda.empty_cache()
         if len(slots) == 1:
             self._fail(slots[0], error)
             return
         self._fits[slots[0].shape] = len(slots) // 2
+        self._shrunk = self._tick
         log.warning("engine.out_of_memory", pictures=len(slots), from_now_on=len(slots) // 2)
 
     def _fail(self, slot: Slot, error: Exception) -> None:

@@ -114,7 +114,12 @@ class Demand:
         return self.picture.tier is Tier.PREMIUM
 
     def end(self, made: Image.Image | Exception) -> None:
-        """Tell the listener what became of it."""
+        """Tell the listener what became of it; an error without its frames.
+
+        The listener keeps it for a while, and they hold the tensors that they worked on, and the listener.
+        """
+        if isinstance(made, Exception):
+            made = made.with_traceback(None)
         self.listener.ended(self.picture, made)
 
 

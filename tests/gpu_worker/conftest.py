@@ -1,4 +1,6 @@
+import gc
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_model_folder(model_folder: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
     return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What only the garbage collector would find stays where it is."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

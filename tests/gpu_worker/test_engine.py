@@ -2,6 +2,7 @@
 
 import math
 import random
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -485,6 +486,33 @@ def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
         assert psnr(got, alone) >= SAME_DB
 
 
+def test_after_a_while_the_tick_is_tried_whole_again_and_nothing_is_lost_where_that_fails(
+    demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_worker.engine.engine._SHRUNK_TICKS", 10)
+    engine = Engine(placement=CPU, policy=POLICY)
+    engine.offer(demo_entry, model_folder)
+    model = model_of(engine)
+    forward, sizes = model._unet.forward, []
+
+    def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(sample))
+        if len(sample) > 4 and sizes.count(8) < 3:
+            raise torch.OutOfMemoryError("too many")
+        return forward(sample, *rest, **more)
+
+    monkeypatch.setattr(model._unet, "forward", short_of_memory)
+    asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL, steps=30) for n in range(4)]
+    made = make(engine, *asked)
+    whole = [tick for tick, size in enumerate(sizes) if size == 8]
+    # The third time it fits, and stays so.
+    assert [one - whole[0] for one in whole[1:4]] == [11, 22, 23]
+    monkeypatch.undo()
+    for one, got in zip(asked, made, strict=True):
+        [alone] = make(engine, replace(one, job=uuid4()))
+        assert psnr(got, alone) >= SAME_DB
+
+
 def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +526,29 @@ def test_one_picture_too_many_for_the_memory_fails_and_the_engine_goes_on(
         [failed] = outcomes(engine, picture())
     assert isinstance(failed, torch.OutOfMemoryError)
     assert len(make(engine, picture())) == 1
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_a_step_that_fails_no_tensor_is_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], count: int
+) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def fail(sample: torch.Tensor, *_: object, **__: object) -> None:
+        kept.extend(one() is not None for one in made)
+        activations = torch.zeros_like(sample)
+        made.append(weakref.ref(activations))
+        raise kind("out of luck")
+
+    monkeypatch.setattr(model_of(engine)._unet, "forward", fail)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.extend(one() is not None for one in made))
+    failed = outcomes(engine, *(picture(seed=n) for n in range(count)))
+    assert [type(one) for one in failed] == [kind] * count
+    assert made[-1]() is None
+    assert not any(kept)
 
 
 def test_an_unsafe_picture_is_rejected_and_its_neighbours_are_not(

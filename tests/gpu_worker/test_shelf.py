@@ -19,6 +19,7 @@ from gpu_worker.engine import Engine, Policy
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.pace import Graph
 from gpu_worker.engine.shelf import Shelf
+from gpu_worker.engine.slots import Slot
 from gpu_worker.pipeline import Placement
 from tests.gpu_worker.test_engine import BUNDLED, Ears, make, picture, psnr
 
@@ -156,6 +157,34 @@ def test_a_model_that_does_not_load_fails_its_own_pictures_and_no_others(
     assert isinstance(ears.made[bad.job], WeightsError)
     with pytest.raises(WeightsError):
         engine.warm_up()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("canceled", [False, True])
+def test_of_a_model_that_fails_to_warm_up_nothing_is_kept(
+    demo_entry: ModelEntry, model_folder: Path, monkeypatch: pytest.MonkeyPatch, canceled: bool
+) -> None:
+    engine = Engine(placement=CPU, policy=Policy(capacity=4, fill=0, patience=PATIENCE))
+    engine.offer(demo_entry, model_folder)
+    ears, asked, load = Ears(), picture(), Shelf.load
+    weights: list[weakref.ref[torch.Tensor]] = []
+
+    def load_meanwhile(shelf: Shelf, model: str) -> Model:
+        if canceled:
+            engine.cancel(asked.job, ears)
+        return load(shelf, model)
+
+    def fail(model: Model, _: Slot) -> None:
+        weights.append(weakref.ref(next(model._unet.parameters())))
+        raise torch.OutOfMemoryError("too large")
+
+    monkeypatch.setattr(Shelf, "load", load_meanwhile)
+    monkeypatch.setattr(Model, "warm_up", fail)
+    engine.submit(asked, ears)
+    while not weights:
+        engine.turn()
+    assert list(ears.made) == ([] if canceled else [asked.job])
+    assert weights[0]() is None
 
 
 def test_a_model_larger_than_the_memory_is_refused_with_both_figures(

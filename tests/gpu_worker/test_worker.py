@@ -2,11 +2,14 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import torch
 from PIL import Image
 
+from core.catalogue import ModelEntry
 from core.clock import now
 from core.errors import ServiceUnavailableError
 from core.lifecycle import Delivery, GenerationState, ImageFormat, Scheduler, Tier
@@ -15,10 +18,13 @@ from core.queue import Delivery as Message
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_JOBS, PREMIUM_RESULTS, ConsumerSpec
 from core.storage import Storage
-from gpu_worker.engine import Engine
+from core.telemetry import UNSTORED_PICTURES
+from gpu_worker.assignment import Assignment
+from gpu_worker.engine import Engine, Policy
 from gpu_worker.engine.model import Model
 from gpu_worker.engine.slots import Demand, Slot
 from gpu_worker.images import read_parameters
+from gpu_worker.pipeline import Placement
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.worker import Worker
 
@@ -68,6 +74,30 @@ async def results(queue: Queue, spec: ConsumerSpec, count: int) -> list[Started 
     raise AssertionError(f"{len(found)} of {count} results: {found}")
 
 
+async def held_by(worker: Worker, sent: Job) -> Assignment:
+    async with asyncio.timeout(20):
+        while True:
+            for one in worker._held.values():
+                if one.id == sent.id and any(one._steps):
+                    return one
+            await asyncio.sleep(0.02)
+
+
+async def gone(queue: Queue, sent: Job) -> None:
+    async with asyncio.timeout(20):
+        while await queue.position_of(Lane.PREMIUM, sent.id):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.05)
+
+
+async def delivered_again(worker: Worker, one: Assignment) -> None:
+    """As it is when the worker's signs of life have been late, without their wait."""
+    before = one.delivery
+    await before.nak(delay=0)
+    async with asyncio.timeout(20):
+        while one.delivery is before and len(worker._held) == 1:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+
+
 async def test_a_job_becomes_stored_pictures_and_a_report(
     worker: Worker, queue: Queue, storage: Storage
 ) -> None:
@@ -112,6 +142,53 @@ async def test_a_worker_of_the_batch_tier_leaves_premium_to_others_and_says_so(
     await asyncio.wait_for(running, 30)
     assert (outcome.id, beat.tiers) == (normal.id, (Tier.NORMAL,))
     assert await queue.position_of(Lane.PREMIUM, premium.id)
+
+
+@pytest.mark.parametrize(
+    ("tier", "lane", "held"), [(Tier.PREMIUM, Lane.PREMIUM, 1), (Tier.NORMAL, Lane.BATCH, 2)]
+)
+async def test_a_worker_takes_no_more_pictures_than_it_has_room_for_but_for_those_of_its_last_job(
+    worker: Worker, queue: Queue, tier: Tier, lane: Lane, held: int
+) -> None:
+    jobs = [job(tier=tier, steps=900, count=2) for _ in range(5)]
+    for one in jobs:
+        await queue.publish_job(lane, one)
+    await held_by(worker, jobs[0])
+    # A fetch takes no longer than this.
+    await asyncio.sleep(1)
+    assert len(worker._held) == held
+    for one in jobs:
+        await queue.purge_job(lane, one.id)
+        await queue.publish_control(Control(id=one.id, action="cancel"))
+
+
+async def test_a_worker_takes_no_more_jobs_while_the_store_is_far_behind_and_goes_on_when_it_is_not(
+    worker: Worker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, put = asyncio.Event(), Storage.put
+
+    async def put_late(storage: Storage, key: str, data: bytes, *, content_type: str) -> None:
+        await answers.wait()
+        await put(storage, key, data, content_type=content_type)
+
+    monkeypatch.setattr(Storage, "put", put_late)
+    jobs = [job() for _ in range(20)]
+    for one in jobs:
+        await queue.publish_job(Lane.PREMIUM, one)
+    unstored = UNSTORED_PICTURES.labels(tier=Tier.PREMIUM.value)._value.get
+    async with asyncio.timeout(20):
+        while unstored() < 8:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+    # A job takes no longer than this.
+    await asyncio.sleep(1)
+    # Those are made that were under way when there were eight.
+    assert 8 <= len(worker._held) <= 8 + 2 + 2
+    answers.set()
+    reports = await results(queue, PREMIUM_RESULTS, 2 * len(jobs))
+    ends = {one.id: one.state for one in reports if isinstance(one, Outcome)}
+    assert ends == dict.fromkeys([one.id for one in jobs], GenerationState.SUCCEEDED)
+    await gone(queue, jobs[-1])
+    assert unstored() < 8
 
 
 async def test_steps_are_published_while_it_works(worker: Worker, queue: Queue) -> None:
@@ -273,6 +350,33 @@ async def test_a_worker_that_is_hurried_hands_its_job_back_before_its_time_is_up
     assert again.attempt == 2
 
 
+async def test_a_worker_whose_engine_breaks_hands_its_job_back_and_says_why(
+    queue: Queue,
+    storage: Storage,
+    demo_entry: ModelEntry,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placement = Placement(torch.device("cpu"), torch.float32)
+    engine = Engine(placement=placement, policy=Policy(capacity=2, fill=0, patience=100))
+    engine.offer(demo_entry, model_folder)
+    settings = WorkerSettings(worker_name="w7", worker_slots=2, worker_drain_seconds=600)
+    worker = Worker(settings=settings, queue=queue, storage=storage, engine=engine, device="cpu")
+    running = asyncio.create_task(worker.run(stop=asyncio.Event()))
+    sent = job(steps=900)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await held_by(worker, sent)
+
+    def break_down(_: Engine) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(Engine, "_take_tick", break_down)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        await asyncio.wait_for(running, 20)
+    [again] = await queue.consumer(PREMIUM_JOBS).fetch(1, wait=5)
+    assert again.attempt == 2
+
+
 async def test_a_worker_that_must_leave_hands_its_job_back(
     queue: Queue, storage: Storage, engine: Engine
 ) -> None:
@@ -340,6 +444,26 @@ async def test_a_canceled_job_frees_its_slot_and_is_reported_by_nobody(
     reports = await results(queue, PREMIUM_RESULTS, 3)
     assert [report.id for report in reports] == [gone.id, sent.id, sent.id]
     assert isinstance(reports[0], Started)
+
+
+async def test_a_job_that_comes_again_while_it_is_held_is_made_once(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=200)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await delivered_again(worker, await held_by(worker, sent))
+    assert len(worker._held) == 1
+    started, outcome = await results(queue, PREMIUM_RESULTS, 2)
+    assert isinstance(outcome, Outcome)
+    assert (started.attempt, outcome.attempt, outcome.state) == (1, 2, GenerationState.SUCCEEDED)
+    await gone(queue, sent)
+
+
+async def test_a_job_that_came_again_is_canceled_as_any_other(worker: Worker, queue: Queue) -> None:
+    sent = job(steps=900)
+    await queue.publish_job(Lane.PREMIUM, sent)
+    await delivered_again(worker, await held_by(worker, sent))
+    await queue.publish_control(Control(id=sent.id, action="cancel"))
+    await gone(queue, sent)
+    assert [report.kind for report in await results(queue, PREMIUM_RESULTS, 1)] == ["started"]
 
 
 async def test_a_premium_job_overtakes_a_batch_job_under_way(worker: Worker, queue: Queue) -> None:

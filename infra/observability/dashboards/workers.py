@@ -37,6 +37,11 @@ WORKERS: Final = Dashboard(
                 queries={"{{tier}} {{instance}}": "darkroom_slots"},
                 about="Paused ones included.",
             ),
+            Panel(
+                title="Pictures not stored yet",
+                queries={"{{tier}} {{instance}}": "darkroom_unstored_pictures"},
+                about="At four for each slot a worker takes no more jobs of the tier.",
+            ),
         ),
         "Engine": (
             Panel(
