@@ -15,7 +15,7 @@ from schemathesis.generation import GenerationMode
 
 from api import downloads, health, webhooks
 from api.app import Parts
-from api.pages import pages_router
+from api.pages import Pages, pages_router
 from core.clock import now
 from core.lifecycle import GenerationState
 from core.models import Image
@@ -31,7 +31,7 @@ __all__ = ["application"]
 def described() -> dict[str, Any]:
     """The routes in OpenAPI, which the service itself does not publish; the letters' pages among them."""
     app = FastAPI(title="Darkroom")
-    for router in (health.router, downloads.router, webhooks.router, pages_router()):
+    for router in (health.router, downloads.router, webhooks.router, pages_router(Pages())):
         for route in router.routes:
             if isinstance(route, APIRoute):
                 route.include_in_schema = True
