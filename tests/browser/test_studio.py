@@ -194,7 +194,8 @@ async def test_a_picture_whose_model_is_gone_is_made_again_by_another_which_is_s
 
     async def drawn_by_another(route: Route) -> None:
         if "query Gallery" in (route.request.post_data or ""):
-            answer = await route.fetch()
+            # Over connections that are kept, and may be closed just then.
+            answer = await route.fetch(max_retries=2)
             drawn = (await answer.text()).replace('"model":"darkroom-demo"', '"model":"darkroom-first"')
             await route.fulfill(response=answer, body=drawn)
         else:
