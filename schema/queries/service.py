@@ -9,7 +9,7 @@ from core.repository import windows
 from schema.context import Context
 from schema.cost import ListSize
 from schema.types.premium import Offer
-from schema.types.service import Model, Service, Worker
+from schema.types.service import Model, Service
 
 
 @strawberry.type
@@ -32,12 +32,11 @@ class ServiceQuery:
         return [Offer.of(offer) for offer in info.context.services.payments.offers]
 
     @strawberry.field(description="The state of the service.")
-    async def service(self, info: strawberry.Info[Context, None]) -> Service:
+    async def service(self) -> Service:
         """As of now."""
         clock = await windows.clock()
         return Service(
             version=version("darkroom"),
             window_schedule=clock.expression if clock else None,
             next_window_at=await next_window_at(),
-            workers=[Worker.of(beat) for beat in await info.context.services.queue.workers()],
         )

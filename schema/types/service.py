@@ -7,6 +7,7 @@ import strawberry
 
 from core import catalogue
 from core.messages import Heartbeat
+from schema.context import Context
 from schema.cost import ListSize
 from schema.types.enums import Scheduler
 
@@ -90,6 +91,8 @@ class Service:
         description="When batch windows open, as a cron expression with seconds or `@every …`."
     )
     next_window_at: datetime | None = strawberry.field(description="When the next batch window opens.")
-    workers: list[Worker] = strawberry.field(
-        description="The workers that are warm.", directives=[ListSize(assumed_size=10)]
-    )
+
+    @strawberry.field(description="The workers that are warm.", directives=[ListSize(assumed_size=10)])
+    async def workers(self, info: strawberry.Info[Context, None]) -> list[Worker]:
+        """By name. Only for this is the broker asked."""
+        return [Worker.of(beat) for beat in await info.context.services.queue.workers()]

@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from core.clock import now
+from core.errors import ServiceUnavailableError
 from core.messages import Heartbeat
 from core.queue import Queue
 from core.repository import windows
@@ -32,6 +33,19 @@ async def test_the_service_knows_its_workers_and_its_next_window(client: Client,
     assert full["workers"] == [{"models": ["darkroom-demo"], "slots": 4, "imagesPerSecond": 0.0}]
 
 
+async def test_the_next_window_is_known_while_the_broker_is_away(
+    client: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> list[Heartbeat]:
+        raise ServiceUnavailableError("broker: not connected")
+
+    monkeypatch.setattr(queue, "workers", away)
+    await windows.set_clock("0 */30 * * * *", next_at=now() + timedelta(minutes=3))
+    assert (await client.data("{ service { nextWindowAt } }"))["service"]["nextWindowAt"] is not None
+    answer = await client.execute("{ service { nextWindowAt workers { slots } } }")
+    assert answer["errors"][0]["extensions"]["code"] == "SERVICE_UNAVAILABLE"
+
+
 async def test_a_misspelt_field_gets_no_suggestions(client: Client) -> None:
     answer = await client.execute("{ modelz { id } }")
     assert "Did you mean" not in answer["errors"][0]["message"]
@@ -44,7 +58,7 @@ async def test_an_unexpected_error_is_masked_behind_an_id(
         raise RuntimeError("a secret of ours")
 
     monkeypatch.setattr(queue, "workers", broken)
-    answer = await client.execute("{ service { version } }")
+    answer = await client.execute("{ service { workers { slots } } }")
     error = answer["errors"][0]
     assert error["extensions"]["code"] == "INTERNAL"
     assert "secret" not in str(answer)
