@@ -22,7 +22,7 @@ def answer_errors(app: FastAPI, pages: Pages) -> None:
     ) -> Response:
         if not _from_browser(request):
             return JSONResponse({"detail": message}, status_code=status, headers=headers)
-        page = pages.say(request, "That did not work", message, status=status)
+        page = pages.refuse(request, message, status=status)
         page.headers.update(headers or {})
         return page
 

@@ -66,9 +66,9 @@ class Pages:
         """A page with a message and the way to the studio."""
         return self.show(request, "message", status=status, title=title, message=message)
 
-    def refuse(self, request: Request, error: ClientError) -> HTMLResponse:
+    def refuse(self, request: Request, problem: str, *, status: int = 400) -> HTMLResponse:
         """A page with what is wrong."""
-        return self.say(request, "That did not work", str(error), status=400)
+        return self.say(request, "That did not work", problem, status=status)
 
 
 def _add_verifying(router: APIRouter, pages: Pages) -> None:
@@ -81,7 +81,7 @@ def _add_verifying(router: APIRouter, pages: Pages) -> None:
         try:
             account = await registration.verify_email(token)
         except ClientError as error:
-            return pages.refuse(request, error)
+            return pages.refuse(request, str(error))
         message = f"{account.email} is verified. You can sign in now."
         return pages.say(request, "Welcome to Darkroom", message)
 
@@ -111,7 +111,7 @@ def _add_resetting(router: APIRouter, pages: Pages) -> None:
             return refused
         except InvalidTokenError as error:
             # No password could mend it, so none is asked for.
-            return pages.refuse(request, error)
+            return pages.refuse(request, str(error))
         except ClientError as error:
             return ask(request, token, problem=str(error), status=400)
         message = f"{account.email} has a new password, and every session was signed out."
@@ -140,7 +140,7 @@ def _add_unsubscribing(router: APIRouter, pages: Pages) -> None:
         try:
             reminders.read(token)
         except ClientError as error:
-            return pages.refuse(request, error)
+            return pages.refuse(request, str(error))
         return pages.show(request, "unsubscribe", token=token)
 
     # The token stays in the address: mail programs that unsubscribe by themselves (RFC 8058) send no form of
@@ -152,5 +152,5 @@ def _add_unsubscribing(router: APIRouter, pages: Pages) -> None:
         try:
             await reminders.choose(reminders.read(token), wanted=wanted)
         except ClientError as error:
-            return pages.refuse(request, error)
+            return pages.refuse(request, str(error))
         return pages.show(request, "unsubscribed", token=token, wanted=wanted)

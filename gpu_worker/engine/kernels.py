@@ -16,6 +16,7 @@ _COLUMNS = 64
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
 _PARTS = (64, 256, _PROGRAMS)
+"""Of a picture, at the most: a kernel is built for each of these, and reads nothing for parts that lack."""
 _OF_SIZE = ("rows", "parts")
 """Arguments that differ from size to size of a picture: a kernel is not to be built anew for each."""
 _GREATEST = tl.constexpr(GREATEST)

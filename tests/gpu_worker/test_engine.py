@@ -3,7 +3,7 @@
 import math
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,23 @@ def model_of(engine: Engine) -> Model:
     model = engine._shelf.get("darkroom-demo")
     assert model is not None
     return model
+
+
+def steps_short_of_memory(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, short: Callable[[Sequence[int]], bool]
+) -> list[int]:
+    """How many rows each step has had, while those fail for which ``short`` holds, told of all so far."""
+    unet = model_of(engine)._unet
+    forward, sizes = unet.forward, []
+
+    def step(sample: torch.Tensor, *rest: object, **more: object) -> object:
+        sizes.append(len(sample))
+        if short(sizes):
+            raise torch.OutOfMemoryError("too many")
+        return forward(sample, *rest, **more)
+
+    monkeypatch.setattr(unet, "forward", step)
+    return sizes
 
 
 def psnr(first: Image.Image, second: Image.Image) -> float:
@@ -466,16 +483,7 @@ def test_running_out_of_memory_halves_the_tick_and_loses_nothing(
 ) -> None:
     engine = Engine(placement=CPU, policy=POLICY)
     engine.offer(demo_entry, model_folder)
-    model = model_of(engine)
-    forward, sizes = model._unet.forward, []
-
-    def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
-        sizes.append(len(sample))
-        if len(sample) > 4:
-            raise torch.OutOfMemoryError("too many")
-        return forward(sample, *rest, **more)
-
-    monkeypatch.setattr(model._unet, "forward", short_of_memory)
+    sizes = steps_short_of_memory(engine, monkeypatch, lambda sizes: sizes[-1] > 4)
     asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL) for n in range(4)]
     made = make(engine, *asked)
     assert sum(size > 4 for size in sizes) == 1
@@ -492,16 +500,7 @@ def test_after_a_while_the_tick_is_tried_whole_again_and_nothing_is_lost_where_t
     monkeypatch.setattr("gpu_worker.engine.engine._SHRUNK_TICKS", 10)
     engine = Engine(placement=CPU, policy=POLICY)
     engine.offer(demo_entry, model_folder)
-    model = model_of(engine)
-    forward, sizes = model._unet.forward, []
-
-    def short_of_memory(sample: torch.Tensor, *rest: object, **more: object) -> object:
-        sizes.append(len(sample))
-        if len(sample) > 4 and sizes.count(8) < 3:
-            raise torch.OutOfMemoryError("too many")
-        return forward(sample, *rest, **more)
-
-    monkeypatch.setattr(model._unet, "forward", short_of_memory)
+    sizes = steps_short_of_memory(engine, monkeypatch, lambda sizes: sizes[-1] > 4 and sizes.count(8) < 3)
     asked = [picture(seed=n, scheduler=Scheduler.EULER_ANCESTRAL, steps=30) for n in range(4)]
     made = make(engine, *asked)
     whole = [tick for tick, size in enumerate(sizes) if size == 8]

@@ -20,6 +20,13 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid
 """
 
 
+async def database_at(settings: DatabaseSettings, migration: str) -> str:
+    """The address of the database as ``migration`` leaves it."""
+    await run_migrations(config=database_config(settings), target=f"darkroom.{migration}")
+    await Tortoise.close_connections()
+    return settings.database_url.get_secret_value()
+
+
 async def columns_of(connection: asyncpg.Connection, table: str) -> set[str]:
     rows = await connection.fetch(
         "SELECT column_name FROM information_schema.columns WHERE table_name = $1", table
@@ -37,9 +44,7 @@ async def invalid_indexes(connection: asyncpg.Connection) -> list[str]:
 async def test_a_migration_gives_way_to_who_uses_its_table_and_is_done_the_next_time(
     database_settings: DatabaseSettings,
 ) -> None:
-    await run_migrations(config=database_config(database_settings), target="darkroom.0006_reminders")
-    await Tortoise.close_connections()
-    url = database_settings.database_url.get_secret_value()
+    url = await database_at(database_settings, "0006_reminders")
     user, onlooker = await asyncpg.connect(url), await asyncpg.connect(url)
     async with user.transaction():
         await user.execute("SELECT count(*) FROM generation")
@@ -60,9 +65,7 @@ async def test_a_migration_gives_way_to_who_uses_its_table_and_is_done_the_next_
 async def test_an_index_that_could_not_be_finished_is_made_the_next_time(
     database_settings: DatabaseSettings,
 ) -> None:
-    await run_migrations(config=database_config(database_settings), target="darkroom.0008_traces")
-    await Tortoise.close_connections()
-    url = database_settings.database_url.get_secret_value()
+    url = await database_at(database_settings, "0008_traces")
     user, onlooker = await asyncpg.connect(url), await asyncpg.connect(url)
     async with user.transaction(isolation="repeatable_read"):
         await user.execute("SELECT count(*) FROM letter")
@@ -80,9 +83,7 @@ async def test_an_index_that_could_not_be_finished_is_made_the_next_time(
 async def test_who_waits_to_migrate_does_not_keep_the_one_who_does(
     database_settings: DatabaseSettings,
 ) -> None:
-    await run_migrations(config=database_config(database_settings), target="darkroom.0008_traces")
-    await Tortoise.close_connections()
-    url = database_settings.database_url.get_secret_value()
+    url = await database_at(database_settings, "0008_traces")
     first = await asyncpg.connect(url)
     await first.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
     command, environment = (
