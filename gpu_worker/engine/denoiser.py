@@ -3,14 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 import torch
 from torch import nn
 
 from core.telemetry import UNET_ROWS
-from gpu_worker.engine.pace import Graph, Pace
+from gpu_worker.engine.recording import REFUSALS, Recorder
 
 log = structlog.get_logger(__name__)
 
@@ -20,42 +20,6 @@ _SHAPES: Final = 16
 _Inputs = Mapping[str, Any]
 _Key = tuple[tuple[int, ...], ...]
 _Result = TypeVar("_Result")
-
-
-class Recorder(Protocol):
-    """Makes a function cheap to call again, with whatever its tensors then hold."""
-
-    def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """What does as ``function`` does, which has run before; the answer is good until the next call."""
-
-
-class CudaGraphs:
-    """Records kernels once and launches them all at a stroke: small batches are bound by launching them.
-
-    For one thread. All graphs share their memory, so they must run one after the other.
-
-    Args:
-        pace: says when one is launched.
-    """
-
-    def __init__(self, pace: Pace) -> None:
-        self._pool: Any = None
-        self._pace = pace
-
-    def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """See :class:`Recorder`."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads go on allocating meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            answer = function()
-        self._pool = graph.pool()
-        recorded = Graph(graph.replay)
-
-        def replay() -> torch.Tensor:
-            self._pace.launch(recorded)
-            return answer
-
-        return replay
 
 
 class Denoiser:
@@ -172,7 +136,7 @@ class _Recorded:
         """What ``step`` returns; if the device refuses it, so many rows or more are not tried again."""
         try:
             return step(size)
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        except REFUSALS as error:
             log.warning("denoiser.not_recorded", rows=size, error=str(error))
             self._steps = {fewer: one for fewer, one in self._steps.items() if fewer < size}
             torch.cuda.empty_cache()

@@ -1,6 +1,8 @@
 """One loaded model: the few calls that the engine makes of it, each for a whole batch."""
 
 from collections.abc import Container, Sequence
+from functools import cache
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +13,12 @@ from PIL import Image
 
 from core.catalogue import SIZE_STEP, HubSource, ModelEntry
 from core.errors import DarkroomError, GenerationFailedError, GenerationRejectedError
-from gpu_worker.engine.denoiser import CudaGraphs, Denoiser
+from gpu_worker.engine.denoiser import Denoiser
 from gpu_worker.engine.fusion import fuse
 from gpu_worker.engine.half_range import shrink
 from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.preview import LatentColours, NoiseSchedule
+from gpu_worker.engine.recording import CudaGraphs
 from gpu_worker.engine.slots import Demand, Picture, Slot
 from gpu_worker.engine.text import TextEncoders
 from gpu_worker.pipeline import Placement, load_pipeline
@@ -69,7 +72,6 @@ class Model:
         self._vae = self._pipeline.vae
         # Asked of the parts, they would look through all of their parameters each time.
         self._dtype, self._vae_dtype = self._unet.dtype, self._vae.dtype
-        self._text = TextEncoders(self._pipeline)
         self._device = placement.device
         if self._vae_dtype == torch.float16 and self._vae.config.force_upcast:
             shrink(self._vae.decoder)
@@ -79,12 +81,19 @@ class Model:
         elif placement.device.type == "cpu":
             self._unet.to(memory_format=torch.channels_last)
             self._vae.to(memory_format=torch.channels_last)
-        recorder = CudaGraphs(pace) if buckets and placement.device.type == "cuda" else None
-        self._denoiser = Denoiser(self._unet, recorder=recorder, buckets=buckets)
+        recorded = buckets and placement.device.type == "cuda"
+        self._denoiser = Denoiser(
+            self._unet, recorder=CudaGraphs(pace.launch) if recorded else None, buckets=buckets
+        )
+        self._text = TextEncoders(
+            self._pipeline,
+            recorder=CudaGraphs(methodcaller("replay"), stream=_stream_of_texts()) if recorded else None,
+        )
 
     @torch.inference_mode()
     def warm_up(self, slot: Slot) -> None:
         """Record, where that is asked for, what pictures of the shape of ``slot`` need."""
+        self._text.warm_up()
         tick = Tick([slot.step], device=self._device)
         inputs = tick.model_input(slot.latents[None]).to(self._dtype)
         self._denoiser.warm_up(self._rows([slot], inputs, tick.timesteps, self._sent(torch.zeros(1).long())))
@@ -286,6 +295,12 @@ class Model:
             return [False] * len(decoded)
         _, held = self._pipeline.run_safety_checker(decoded.clone(), decoded.device, self._dtype)
         return list(held)
+
+
+@cache
+def _stream_of_texts() -> torch.cuda.Stream:
+    """On which all models' texts are recorded: they are embedded beside the steps, and one at a time."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch has no annotations
 
 
 def _judged(pixels: Pixels, *, finite: bool, unsafe: bool) -> Pixels | DarkroomError:

@@ -2,13 +2,18 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import structlog
 import torch
 
 from core.telemetry import EMBEDDINGS
+from gpu_worker.engine.recording import REFUSALS, Recorder
+
+log = structlog.get_logger(__name__)
 
 CACHE_BYTES: Final = 256 * 2**20
 
@@ -35,6 +40,10 @@ class Embedding:
         """Nothing at all, of the same shape."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Embedding(torch.zeros_like(self.tokens), pooled)
+
+    def copy(self) -> "Embedding":
+        """The same on tensors of its own."""
+        return Embedding(self.tokens.clone(), None if self.pooled is None else self.pooled.clone())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +77,30 @@ class TextEncoders:
     round. A prompt that fits is embedded exactly as diffusers does it.
     """
 
-    def __init__(self, pipeline: Any) -> None:  # noqa: ANN401 - diffusers is not typed
+    def __init__(self, pipeline: Any, *, recorder: Recorder | None = None) -> None:  # noqa: ANN401 - diffusers is not typed
         self._pipeline = pipeline
         # Asked of the U-Net, it looks through its parameters, for longer than a text takes to be embedded.
         self._device, self._dtype = pipeline.unet.device, pipeline.unet.dtype
+        self._recorder = recorder
+        self._window: _Window | None = None
         pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
         if hasattr(pipeline, "text_encoder_2"):
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
         self._pairs: Sequence[tuple[Any, Any]] = pairs
         self._kept: OrderedDict[tuple[str, int], Embedding] = OrderedDict()
         self._kept_bytes = 0
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Record, where there is something to record with, how texts of one window are embedded."""
+        if self._recorder is None:
+            return
+        ids = [_framed(tokenizer, "", 1).to(self._device) for tokenizer, _ in self._pairs]
+        try:
+            self._window = _Window(self._run, self._recorder, ids)
+        except REFUSALS as error:
+            log.warning("text.not_recorded", error=str(error))
+            torch.cuda.empty_cache()
 
     def condition(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
         """The rows of a picture, one or two as guidance is off (at most 1) or on.
@@ -115,17 +138,42 @@ class TextEncoders:
 
     @torch.inference_mode()
     def _encode(self, text: str, windows: int) -> Embedding:
+        ids = [_framed(tokenizer, text, windows) for tokenizer, _ in self._pairs]
+        if windows == 1 and self._window is not None:
+            return self._window(ids)
+        return self._run([own.to(self._device) for own in ids])
+
+    def _run(self, ids: Sequence[torch.Tensor]) -> Embedding:
+        """The embedding of token ids, of each tokenizer of shape (windows, window length)."""
         if len(self._pairs) == 1:
-            [(tokenizer, encoder)] = self._pairs
-            answer = encoder(_framed(tokenizer, text, windows).to(self._device))
-            return Embedding(answer[0].flatten(0, 1).to(self._dtype), None)
+            [(_, encoder)], [own] = self._pairs, ids
+            return Embedding(encoder(own)[0].flatten(0, 1).to(self._dtype), None)
         parts = []
-        for tokenizer, encoder in self._pairs:
-            ids = _framed(tokenizer, text, windows).to(self._device)
-            answer = encoder(ids, output_hidden_states=True)
+        for (_, encoder), own in zip(self._pairs, ids, strict=True):
+            answer = encoder(own, output_hidden_states=True)
             parts.append(answer.hidden_states[-2])
         # What the second encoder says of the first window as a whole is the text's pooled embedding.
         return Embedding(torch.cat(parts, dim=-1).flatten(0, 1).to(self._dtype), answer[0][0].to(self._dtype))
+
+
+class _Window:
+    """How one window is embedded, recorded on tensors of its own."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[torch.Tensor]], Embedding],
+        recorder: Recorder,
+        ids: Sequence[torch.Tensor],
+    ) -> None:
+        self._ids = ids
+        # Kernels are built and chosen, which cannot be recorded.
+        run(ids)
+        self._replay = recorder(partial(run, ids))
+
+    def __call__(self, ids: Sequence[torch.Tensor]) -> Embedding:
+        for own, wanted in zip(self._ids, ids, strict=True):
+            own.copy_(wanted)
+        return self._replay().copy()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401 - transformers is not typed

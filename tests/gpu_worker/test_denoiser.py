@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from diffusers import UNet2DConditionModel
 
 from core.telemetry import UNET_ROWS
 from gpu_worker.engine.denoiser import Denoiser
+
+_Answer = TypeVar("_Answer")
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +27,13 @@ class Recorder:
         self.recorded: list[int] = []
         self.replayed: list[int] = []
 
-    def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        def replay() -> torch.Tensor:
+    def __call__(self, function: Callable[[], _Answer]) -> Callable[[], _Answer]:
+        def replay() -> _Answer:
             answer = function()
-            self.replayed.append(len(answer))
+            self.replayed.append(rows_of(answer))
             return answer
 
-        self.recorded.append(len(function()))
+        self.recorded.append(rows_of(function()))
         return replay
 
 
@@ -43,6 +46,11 @@ def inputs(
         "timestep": torch.linspace(1, 999, rows),
         "encoder_hidden_states": torch.randn(rows, tokens, config.cross_attention_dim, generator=random),
     }
+
+
+def rows_of(answer: object) -> int:
+    assert isinstance(answer, torch.Tensor)
+    return len(answer)
 
 
 def rows_counted(kind: str) -> float:
@@ -129,8 +137,8 @@ def test_sizes_of_another_shape_are_fewer_and_batches_padded_to_them(unet: UNet2
 @torch.inference_mode()
 def test_a_bucket_that_there_is_no_memory_for_is_left_out(unet: UNet2DConditionModel) -> None:
     class Small(Recorder):
-        def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-            if len(function()) > 2:
+        def __call__(self, function: Callable[[], _Answer]) -> Callable[[], _Answer]:
+            if rows_of(function()) > 2:
                 raise torch.OutOfMemoryError
             return super().__call__(function)
 
@@ -147,8 +155,8 @@ def test_a_bucket_that_there_is_no_memory_for_is_left_out(unet: UNet2DConditionM
 @torch.inference_mode()
 def test_what_the_device_refuses_to_record_runs_as_it_is_from_then_on(unet: UNet2DConditionModel) -> None:
     class Refusing(Recorder):
-        def __call__(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-            if len(function()) > 2:
+        def __call__(self, function: Callable[[], _Answer]) -> Callable[[], _Answer]:
+            if rows_of(function()) > 2:
                 self.recorded.append(0)
                 raise torch.AcceleratorError
             return super().__call__(function)
