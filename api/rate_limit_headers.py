@@ -3,7 +3,6 @@
 The first two are as draft-ietf-httpapi-ratelimit-headers-10 has them.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 
 from core.accounts.limits import Standing
@@ -28,13 +27,8 @@ def rate_limit_headers(standings: Iterable[Standing]) -> Mapping[str, str]:
             for name, one in worst.items()
         ),
         "RateLimit": ", ".join(
-            f'"{name}";r={one.remaining};t={_seconds(one)}' for name, one in worst.items()
+            f'"{name}";r={one.remaining};t={one.seconds_until()}' for name, one in worst.items()
         ),
     }
-    spent = [_seconds(one) for one in worst.values() if not one.remaining]
+    spent = [one.seconds_until() for one in worst.values() if not one.remaining]
     return {**headers, "Retry-After": str(max(spent))} if spent else headers
-
-
-def _seconds(standing: Standing) -> int:
-    """Until one more is there."""
-    return max(math.ceil(standing.wait_for().total_seconds()), 1)

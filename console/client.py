@@ -49,7 +49,6 @@ mutation ($input: SigninInput!) {
   signin(input: $input) {
     __typename
     ... on Session { accessToken refreshToken expiresAt account { email tier } }
-    ... on RateLimited { retryAfter }
     ... on UserError { message }
   }
 }
@@ -72,7 +71,6 @@ mutation ($input: GenerateInput!) {
     ... on Generation { ...Made }
     ... on InvalidInput { fields { field message } }
     ... on QuotaExceeded { limit retryAfter }
-    ... on RateLimited { rateRetryAfter: retryAfter }
     ... on UserError { message }
   }
 }
@@ -230,7 +228,7 @@ def accepted(answer: Answer) -> Answer:
     if "message" not in answer:
         return answer
     details = [(field["field"], field["message"]) for field in answer.get("fields", ())]
-    wait = answer.get("retryAfter") or answer.get("rateRetryAfter")
+    wait = answer.get("retryAfter")
     # The message of several refused fields is all of theirs in a line.
     message = "this cannot be asked for" if details else answer["message"]
     if wait is not None:

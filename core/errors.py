@@ -113,24 +113,24 @@ class QuotaExceededError(ClientError):
 
     Attributes:
         limit: how much that is.
-        retry_after: in how many seconds there is room again, where that is known.
+        retry_after: in how many whole seconds there is room again, where that is known.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, limit: int, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, limit: int, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after = retry_after
 
 
 class RateLimitedError(ClientError):
-    """Too many attempts; ``retry_after`` says in how many seconds the next one counts."""
+    """Too many attempts; ``retry_after`` says in how many whole seconds the next one counts."""
 
     retryable = True
 
-    def __init__(self, *, retry_after: float) -> None:
-        super().__init__(f"Too many attempts. Try again in {max(1, round(retry_after))} seconds.")
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__(f"Too many attempts. Try again in {retry_after} seconds.")
         self.retry_after = retry_after
 
 

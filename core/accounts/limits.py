@@ -6,6 +6,7 @@ that no number of processes, or of attempts at the same moment, gets more.
 """
 
 import hashlib
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,9 +64,10 @@ class Standing:
     remaining: int
     restored_in: timedelta
 
-    def wait_for(self, amount: int = 1) -> timedelta:
-        """How long until an amount is there."""
-        return max(self.restored_in + self.allowance.cost(amount) - self.allowance.window, timedelta(0))
+    def seconds_until(self, amount: int = 1) -> int:
+        """In how many whole seconds, at least one, an amount is there; answers and headers say the same."""
+        missing = self.restored_in + self.allowance.cost(amount) - self.allowance.window
+        return max(math.ceil(missing.total_seconds()), 1)
 
 
 touched: ContextVar[list[Standing] | None] = ContextVar("touched", default=None)
@@ -116,7 +118,7 @@ class RateLimiter:
             restored_in = await rate_limits.spend(key, cost=allowance.cost(), window=allowance.window)
             if restored_in is None:
                 standing = await _refused(allowance, key)
-                raise RateLimitedError(retry_after=max(1.0, standing.wait_for().total_seconds()))
+                raise RateLimitedError(retry_after=standing.seconds_until())
             note(allowance.standing(restored_in))
 
     async def standings(self, *, address: str, account: Account | None, tier: Tier) -> list[Standing]:
@@ -146,9 +148,7 @@ class RateLimiter:
         reason = (
             f"At most {allowance.limit} pictures a day: {standing.remaining} are left, this asks for {count}."
         )
-        return QuotaExceededError(
-            reason, limit=allowance.limit, retry_after=max(1.0, standing.wait_for(count).total_seconds())
-        )
+        return QuotaExceededError(reason, limit=allowance.limit, retry_after=standing.seconds_until(count))
 
 
 async def _refused(allowance: Allowance, key: str) -> Standing:

@@ -196,6 +196,21 @@ async def test_answers_carry_headers_for_what_they_counted(client: Client) -> No
     assert 1 <= int(last.headers["retry-after"]) <= 20
 
 
+async def test_a_refusal_names_the_same_seconds_everywhere(client: Client) -> None:
+    signin = """mutation { signin(input: { email: "a@example.org", password: "guess" }) {
+      ... on UserError { message } ... on RateLimited { retryAfter }
+    } }"""
+    for _ in range(3):
+        await answer_to(client, signin)
+    answer = await answer_to(client, signin)
+    seconds = int(answer.headers["retry-after"])
+    assert answer.headers["ratelimit"] == f'"signin";r=0;t={seconds}'
+    assert answer.json()["data"]["signin"] == {
+        "message": f"Too many attempts. Try again in {seconds} seconds.",
+        "retryAfter": seconds,
+    }
+
+
 async def test_an_answer_that_counted_nothing_has_no_such_headers(client: Client) -> None:
     answer = await answer_to(client, "{ __typename }")
     assert not {"ratelimit", "ratelimit-policy", "retry-after"} & set(answer.headers)
