@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -236,10 +237,11 @@ def _finish(client: Client, generation_id: str, *, output: Path | None, terminal
     """Watch to the end and write what there is to write; an interruption cancels, if that is meant.
 
     Raises:
-        CommandError: it ended without pictures.
+        CommandError: it ended without pictures, or they do not arrive.
     """
     try:
-        made = _run(progress.follow(client.watch(generation_id), console=terminal.notes))
+        with _found_again(generation_id):
+            made = _run(progress.follow(client.watch(generation_id), console=terminal.notes))
     except KeyboardInterrupt:
         _interrupted(client, generation_id, terminal=terminal)
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -251,17 +253,31 @@ def _finish(client: Client, generation_id: str, *, output: Path | None, terminal
         terminal.result(made, saved=[])
         terminal.note("Made; a letter brings it.")
         return
-    saved = pictures.targets(output, prompt=made["prompt"], images=made["images"])
-    for image, path in zip(made["images"], saved, strict=True):
-        data = _run(client.download(image))
-        files.write(path, data)
-        if not terminal.as_json:
-            pictures.show(data, console=terminal.results)
+    with _found_again(generation_id):
+        saved = pictures.targets(output, prompt=made["prompt"], images=made["images"])
+        for image, path in zip(made["images"], saved, strict=True):
+            data = _run(client.download(image))
+            files.write(path, data)
+            if not terminal.as_json:
+                pictures.show(data, console=terminal.results)
     terminal.result(made, saved=saved)
     for image in made["images"]:
         terminal.note(
             f"{image['width']} by {image['height']} pixels, seed {image['seed']}, {made['steps']} steps"
         )
+
+
+@contextmanager
+def _found_again(generation_id: str) -> Iterator[None]:
+    """Have an error say how to come back to a generation, whose id nothing else on the screen may tell."""
+    try:
+        yield
+    except CommandError as error:
+        # What is refused is refused again.
+        if error.status is Exit.REFUSED:
+            raise
+        told = f"{error}; later `darkroom watch {generation_id}` finds it again"
+        raise CommandError(told, status=error.status, details=error.details) from error
 
 
 def _tell_of_letter(client: Client, made: Answer, *, output: Path | None, terminal: Terminal) -> None:

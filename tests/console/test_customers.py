@@ -180,6 +180,25 @@ async def test_what_is_accepted_is_named_although_nothing_else_is_answered(
     assert (made["state"], made["nextWindowAt"], made["letterTo"]) == ("QUEUED", None, None)
 
 
+async def test_what_can_be_watched_no_longer_is_named_and_found_again(
+    stack: Stack,
+    darkroom: Darkroom,
+    as_premium: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("console.client._WATCH_PATIENCE", 0.0)
+    # It takes no websockets.
+    with _deaf_to("nothing", stack.urls[0]) as url:
+        words = ("generate", "a tent", "--steps", "2", "-o", "tent.png")
+        left = await asyncio.to_thread(darkroom, *words, **{**as_premium, "DARKROOM_URL": url})
+    assert (left.returncode, f"no answer from {url}" in left.stderr) == (1, True)
+    command = re.search("`darkroom (watch [^ ]+)` finds it again", left.stderr)
+    assert command is not None, left.stderr
+    again = await asyncio.to_thread(darkroom, *command[1].split(), "-o", "tent.png", **as_premium)
+    assert (again.returncode, (tmp_path / "tent.png").exists()) == (0, True), again.stderr
+
+
 @contextmanager
 def _deaf_to(word: str, url: str) -> Iterator[str]:
     """A way to a service on which operations with a word in them get no answer."""
