@@ -4,18 +4,29 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dotenv
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
-from console.failures import CommandError
+from console.failures import CommandError, Exit
 from core.errors import DarkroomError
 
 CUSTOMERS: Final = ("generate", "watch", "cancel", "signin", "signout")
 """The commands that speak the public API."""
 
 _OURS: Final = ("console", "core")
+_REASONS: Final = {
+    "greater_than_equal": "must be at least {ge}, not {value}",
+    "less_than_equal": "must be at most {le}, not {value}",
+    "int_parsing": "must be a whole number, not {value!r}",
+    "float_parsing": "must be a number, not {value!r}",
+    "uuid_parsing": "must be a whole id, not {value!r}",
+    "value_error": "{error}",
+}
+"""Our words for pydantic's kinds of errors, by which Typer refuses values."""
 
 
 def main() -> None:
@@ -62,6 +73,7 @@ def program(words: list[str]) -> typer.Typer:
             " 'darkroom[api]'"
         )
     app = typer.Typer(
+        cls=_Commands,
         pretty_exceptions_show_locals=False,  # they hold tokens
         no_args_is_help=True,
         add_completion=False,
@@ -70,6 +82,35 @@ def program(words: list[str]) -> typer.Typer:
     for commands in filter(None, kinds):
         app.add_typer(commands)
     return app
+
+
+class _Commands(TyperGroup):
+    """Commands that refuse a value as we refuse things everywhere: the field, the reason, the limit."""
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - Typer keeps the type to itself
+        """Run one.
+
+        Raises:
+            CommandError: a value is none for its option or argument.
+        """
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # What is missing has no message, and Typer says that well.
+            if not error.message:
+                raise
+            field = error.param_hint or (error.param.opts[0] if error.param else None)
+            told = f"{field}: {_reason(error)}" if field else _reason(error)
+            raise CommandError(told, status=Exit.REFUSED) from error
+
+
+def _reason(error: typer.BadParameter) -> str:
+    """Why a value is none."""
+    if not isinstance(error.__cause__, ValidationError):
+        return error.message
+    [first, *_] = error.__cause__.errors()
+    said = _REASONS.get(first["type"])
+    return said.format(value=first["input"], **first.get("ctx", {})) if said else first["msg"]
 
 
 def _commands(name: str) -> typer.Typer | None:

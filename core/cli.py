@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import typer
 from core.accounts.closing import close_account
 from core.accounts.limits import RateLimiter
 from core.accounts.passwords import PasswordHasher
-from core.accounts.premium import create_voucher, grant_premium, revoke_purchase
+from core.accounts.premium import MAX_DAYS, create_voucher, grant_premium, revoke_purchase
 from core.accounts.registration import Registration
 from core.accounts.sessions import tier_of
 from core.clock import now
@@ -78,6 +79,28 @@ async def _account(email: str) -> Account:
     return account
 
 
+def _second(at: datetime | None) -> str:
+    """A moment as lists have it, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else "-"
+
+
+def _moment(at: datetime | None) -> str:
+    """A moment that stands alone."""
+    return f"{_second(at)} UTC" if at else "-"
+
+
+def _list(rows: Sequence[Mapping[str, object]], *, of: str) -> None:
+    """Rows under their headings; where there are none people are told so, and programs read nothing."""
+    if not rows:
+        typer.echo(f"There are no such {of}.", err=True)
+        return
+    lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
 @app.command("migrate")
 def migrate_command() -> None:
     """Bring the database's schema up to date; safe to run from several machines at once."""
@@ -114,17 +137,19 @@ def account_show(email: Email) -> None:
         account = await _account(email)
         typer.echo(f"id             {account.id}")
         typer.echo(f"email          {account.email}")
-        typer.echo(f"verified       {account.email_verified_at or 'no'}")
+        typer.echo(
+            f"verified       {_moment(account.email_verified_at) if account.email_verified_at else 'no'}"
+        )
         typer.echo(f"tier           {tier_of(account, at=now()).value}")
-        typer.echo(f"premium until  {account.premium_until or '-'}")
-        typer.echo(f"created        {account.created_at}")
+        typer.echo(f"premium until  {_moment(account.premium_until)}")
+        typer.echo(f"created        {_moment(account.created_at)}")
         typer.echo(f"reminders      {'off' if account.reminders_off_at else 'on'}")
         if account.bounced_at:
-            typer.echo(f"bounced        {account.bounced_at}  {account.bounce_reason}")
+            typer.echo(f"bounced        {_moment(account.bounced_at)}  {account.bounce_reason}")
         for purchase in await purchases.purchases_of(account.id):
             typer.echo(
                 f"purchase       {purchase.id}  {purchase.days} days"
-                f"  {purchase.starts_at:%Y-%m-%d %H:%M} to {purchase.ends_at:%Y-%m-%d %H:%M}"
+                f"  {_second(purchase.starts_at)} to {_moment(purchase.ends_at)}"
                 f"  {purchase.reference}{'  revoked' if purchase.revoked_at else ''}"
             )
 
@@ -138,21 +163,23 @@ def account_grant_premium(email: Email, days: Days) -> None:
     async def grant() -> Account:
         return await grant_premium((await _account(email)).id, days=days)
 
-    typer.echo(f"Premium until {_with_database(grant).premium_until}.")
+    typer.echo(f"Premium until {_moment(_with_database(grant).premium_until)}.")
 
 
 @purchase_app.command("revoke")
 def purchase_revoke(purchase_id: UUID) -> None:
     """Take back what is left of a purchase's time. Money is refunded at the payment provider, not here."""
     account = _with_database(lambda: revoke_purchase(purchase_id))
-    typer.echo(f"{account.email} is premium until {account.premium_until}.")
+    typer.echo(f"{account.email} is premium until {_moment(account.premium_until)}.")
 
 
 @account_app.command("ensure")
 def account_ensure(
     email: Email,
     password_env: Annotated[str, typer.Option(help="The variable that holds the password.")],
-    premium_days: Annotated[int, typer.Option(help="Give premium time if the account has none.")] = 0,
+    premium_days: Annotated[
+        int, typer.Option(min=0, max=MAX_DAYS, help="Give premium time if the account has none.")
+    ] = 0,
 ) -> None:
     """Make a verified account, or set its password."""
 
@@ -195,11 +222,20 @@ def letter_list(
 
     async def show() -> None:
         account_id = (await _account(account)).id if account else None
-        for letter in await letters.recent(state=state, kind=kind, account_id=account_id, limit=limit):
-            typer.echo(
-                f"{letter.id}  {letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<8}"
-                f"{letter.kind.value:<20} {letter.attempts:>2}  {letter.address or '-'}  {letter.error or ''}"
-            )
+        found = await letters.recent(state=state, kind=kind, account_id=account_id, limit=limit)
+        rows = [
+            {
+                "ID": letter.id,
+                "WRITTEN (UTC)": _second(letter.created_at),
+                "STATE": letter.state.value,
+                "KIND": letter.kind.value,
+                "ATTEMPTS": letter.attempts,
+                "ADDRESS": letter.address or "-",
+                "ERROR": letter.error or "",
+            }
+            for letter in found
+        ]
+        _list(rows, of="letters")
 
     _with_database(show)
 
@@ -238,19 +274,34 @@ def job_list(
     """Generations and where they stand."""
 
     async def show_dead() -> None:
-        for job, retried_as in await jobs.dead(limit=limit):
-            typer.echo(
-                f"{job.id}  {job.finished_at:%Y-%m-%d %H:%M:%S}  {job.tier.value:<8}{job.attempts} attempts"
-                f"  {job.worker or '-'}  {job.account.email}  {job.cause}"
-                f"{f'  retried as {retried_as}' if retried_as else ''}"
-            )
+        rows = [
+            {
+                "ID": job.id,
+                "FAILED (UTC)": _second(job.finished_at),
+                "TIER": job.tier.value,
+                "ATTEMPTS": job.attempts,
+                "WORKER": job.worker or "-",
+                "ACCOUNT": job.account.email,
+                "RETRIED AS": retried_as or "-",
+                "CAUSE": job.cause,
+            }
+            for job, retried_as in await jobs.dead(limit=limit)
+        ]
+        _list(rows, of="generations")
 
     async def show() -> None:
-        for job in await generations.recent(state=state, limit=limit):
-            typer.echo(
-                f"{job.id}  {job.created_at:%Y-%m-%d %H:%M:%S}  {job.tier.value:<8}{job.state.value:<10}"
-                f"{job.account.email}  {job.error or ''}"
-            )
+        rows = [
+            {
+                "ID": job.id,
+                "ACCEPTED (UTC)": _second(job.created_at),
+                "TIER": job.tier.value,
+                "STATE": job.state.value,
+                "ACCOUNT": job.account.email,
+                "ERROR": job.error or "",
+            }
+            for job in await generations.recent(state=state, limit=limit)
+        ]
+        _list(rows, of="generations")
 
     _with_database(show_dead if dead else show)
 
@@ -283,14 +334,20 @@ def window_list(
     """Batch windows and how they ended."""
 
     async def show() -> None:
-        for window in await windows.recent(limit=limit):
-            typer.echo(
-                f"{window.id}  {window.tick_at:%Y-%m-%d %H:%M:%S}  {window.state.value:<11}"
-                f"jobs {window.jobs}  customers {window.customers}"
-                f"{f'  put off {window.put_off}' if window.put_off else ''}"
-                f"{f'  failed {window.failed}' if window.failed else ''}"
-                f"{f'  finished {window.finished_at:%H:%M:%S}' if window.finished_at else ''}"
-            )
+        rows = [
+            {
+                "ID": window.id,
+                "BEAT (UTC)": _second(window.tick_at),
+                "STATE": window.state.value,
+                "JOBS": window.jobs,
+                "CUSTOMERS": window.customers,
+                "PUT OFF": window.put_off,
+                "FAILED": window.failed if window.finished_at else "-",
+                "FINISHED (UTC)": _second(window.finished_at),
+            }
+            for window in await windows.recent(limit=limit)
+        ]
+        _list(rows, of="windows")
 
     _with_database(show)
 
@@ -306,11 +363,11 @@ def window_show(window_id: UUID) -> None:
         tally = await windows.tally(window.id)
         typer.echo(f"id         {window.id}")
         typer.echo(f"state      {window.state.value}")
-        typer.echo(f"beat       {window.tick_at}")
-        typer.echo(f"opened     {window.opened_at or '-'}")
-        typer.echo(f"released   {window.released_at or '-'}")
-        typer.echo(f"finished   {window.finished_at or '-'}")
-        typer.echo(f"deadline   {window.deadline}")
+        typer.echo(f"beat       {_moment(window.tick_at)}")
+        typer.echo(f"opened     {_moment(window.opened_at)}")
+        typer.echo(f"released   {_moment(window.released_at)}")
+        typer.echo(f"finished   {_moment(window.finished_at)}")
+        typer.echo(f"deadline   {_moment(window.deadline)}")
         typer.echo(f"jobs       {window.jobs}")
         typer.echo(f"customers  {window.customers}")
         typer.echo(f"put off    {window.put_off}")
