@@ -12,6 +12,7 @@ from urllib.request import urlretrieve
 
 from gql import Client, GraphQLRequest
 from gql.transport.aiohttp import AIOHTTPTransport
+from gql.transport.exceptions import TransportConnectionFailed
 from gql.transport.websockets import WebsocketsTransport
 
 URL = os.environ.get("DARKROOM_URL", "http://127.0.0.1:8000")
@@ -84,4 +85,7 @@ async def main(prompt: str, path: str) -> None:
     print(path)
 
 
-asyncio.run(main(*sys.argv[1:3]))
+try:
+    asyncio.run(main(*sys.argv[1:3]))
+except (TransportConnectionFailed, OSError) as error:
+    sys.exit(f"No answer from {URL}: {error}")

@@ -30,6 +30,9 @@ async function ask<T>(query: string, input: object, token?: string): Promise<T> 
       ...(token && { authorization: `Bearer ${token}` }),
     },
     body: JSON.stringify({ query, variables: { input } }),
+  }).catch((error: Error) => {
+    console.error(`No answer from ${url}: ${error.cause ?? error.message}`);
+    process.exit(1);
   });
   const { data, errors } = (await response.json()) as {
     data?: Record<string, T | UserError>;
