@@ -100,6 +100,23 @@ async def test_a_page_full_of_pictures_leaves_the_editors_their_room(explorer: E
     assert await editor.bounding_box() == before
 
 
+async def test_pictures_stay_with_the_tab_whose_answer_had_them(explorer: Explorer) -> None:
+    page, shown = explorer.page, explorer.page.get_by_test_id("pictures")
+    answer = {"data": {"generations": {"edges": [{"node": {"images": [{"url": explorer.visit.url}]}}]}}}
+    await page.route("**/graphql", lambda route: route.fulfill(json=answer))
+    await explorer.show("MyPictures")
+    await explorer.run()
+    await expect(shown.get_by_role("listitem")).to_have_count(1)
+    await explorer.show("Generate")
+    await expect(shown).to_have_count(0)
+    await explorer.show("MyPictures")
+    await expect(shown.get_by_role("listitem")).to_have_count(1)
+    await page.get_by_test_id("hide-pictures").click()
+    await explorer.show("Generate")
+    await explorer.show("MyPictures")
+    await expect(shown).to_have_count(0)
+
+
 async def test_the_editors_have_no_complaints_about_the_ready_tabs(explorer: Explorer) -> None:
     for tab in ("SignUp", "SignIn", "Generate", "Watch", "MyPictures", "BuyPremium"):
         await explorer.show(tab)

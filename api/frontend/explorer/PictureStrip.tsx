@@ -1,11 +1,16 @@
+import { useGraphiQL } from "@graphiql/react";
+import { useLayoutEffect } from "react";
+
 import type { Pictures } from "./pictures";
 import { useStore } from "../shared/store";
 
 /**
- * The pictures of the latest answer that had any, beside its JSON: those that are being made as they
- * come, then the finished ones, each of which opens in a new tab.
+ * The pictures of a tab's latest answer that had any, beside its JSON: those that are being made as they
+ * come, then the finished ones, each of which opens in a new window.
  */
 export function PictureStrip({ pictures }: { pictures: Pictures }) {
+  const tab = useGraphiQL(({ tabs, activeTabIndex }) => tabs[activeTabIndex]?.id ?? "");
+  useLayoutEffect(() => pictures.openTab(tab), [pictures, tab]);
   const shown = useStore(pictures);
   if (shown.length === 0) {
     return null;
@@ -27,7 +32,7 @@ export function PictureStrip({ pictures }: { pictures: Pictures }) {
           ),
         )}
       </ul>
-      <button type="button" data-testid="hide-pictures" onClick={() => pictures.clear()}>
+      <button type="button" data-testid="hide-pictures" onClick={() => pictures.hide()}>
         Hide
       </button>
     </section>

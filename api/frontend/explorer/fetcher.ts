@@ -17,14 +17,14 @@ interface Collaborators {
 
 /** GraphiQL's way to the server: queries and mutations over HTTP, subscriptions over a WebSocket. */
 export function createFetcher({ session, pictures, lastGeneration }: Collaborators): Fetcher {
-  function observe(answer: Answer): Answer {
-    session.adopt(answer);
-    lastGeneration.remember(answer);
-    pictures.showFrom(answer);
-    return answer;
-  }
-
   async function run({ query, operationName, variables }: Operation, headers: Record<string, string>) {
+    const showPictures = pictures.ofThisTab();
+    const observe = (answer: Answer): Answer => {
+      session.adopt(answer);
+      lastGeneration.remember(answer);
+      showPictures(answer);
+      return answer;
+    };
     const filled = lastGeneration.fill(variables);
     if (filled === null) {
       return failure(

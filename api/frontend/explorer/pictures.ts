@@ -10,23 +10,47 @@ export interface Picture {
   isPreview: boolean;
 }
 
-/** The pictures of the latest answer that had any. */
+/** The pictures of the latest answer that had any, of each tab its own. */
 export class Pictures {
+  readonly #ofTabs = new Map<string, readonly Picture[]>();
   readonly #store = new Store<readonly Picture[]>([]);
+  #tab = "";
 
+  /** Those of the tab that is open. */
   readonly read = this.#store.read;
   readonly subscribe = this.#store.subscribe;
 
-  showFrom(answer: Answer): void {
-    const finished = picturesIn(answer.data);
-    const found = finished.length > 0 ? finished : previewsIn(answer.data);
-    if (found.length > 0) {
-      this.#store.write(found);
-    }
+  openTab(id: string): void {
+    this.#tab = id;
+    this.#store.write(this.#ofTabs.get(id) ?? []);
+  }
+
+  /** What takes the answers of an operation that begins now: they are its tab's, although another is open by then. */
+  ofThisTab(): (answer: Answer) => void {
+    const tab = this.#tab;
+    return (answer) => {
+      const finished = picturesIn(answer.data);
+      const found = finished.length > 0 ? finished : previewsIn(answer.data);
+      if (found.length > 0) {
+        this.#keep(tab, found);
+      }
+    };
+  }
+
+  hide(): void {
+    this.#keep(this.#tab, []);
   }
 
   clear(): void {
+    this.#ofTabs.clear();
     this.#store.write([]);
+  }
+
+  #keep(tab: string, found: readonly Picture[]): void {
+    this.#ofTabs.set(tab, found);
+    if (tab === this.#tab) {
+      this.#store.write(found);
+    }
   }
 }
 
