@@ -69,18 +69,22 @@ def explorer(*, public_url: str) -> Page:
     return Page(name="explorer", public_url=public_url, styles="'self' 'unsafe-inline'", fonts="'self' data:")
 
 
-def icon() -> str | None:
-    """The path of the icon that all pages have in their tabs, where it is built."""
-    built = next((BUILT / "assets").glob("icon-*.svg"), None)
-    return None if built is None else f"/assets/{built.name}"
+def built(name: str) -> str | None:
+    """The path of what Vite has built from a file that all pages share, where it is built.
+
+    Args:
+        name: with ``*`` for the part that changes with what is in the file.
+    """
+    found = next((BUILT / "assets").glob(name), None)
+    return None if found is None else f"/assets/{found.name}"
 
 
-def templates(folder: str) -> Jinja2Templates:
-    """The pages in a folder of ``api`` that are made here, and know the icon."""
+def templates() -> Jinja2Templates:
+    """The pages that are made here, which find the studio's icon and fonts."""
     environment = Environment(
-        loader=PackageLoader("api", folder), autoescape=select_autoescape(), undefined=StrictUndefined
+        loader=PackageLoader("api"), autoescape=select_autoescape(), undefined=StrictUndefined
     )
-    environment.globals["icon"] = icon
+    environment.globals["built"] = built
     return Jinja2Templates(env=environment)
 
 

@@ -27,8 +27,9 @@ _MOST_LISTED: Final = 200
 _PARSER: Final = BytesParser(policy=modern)
 _PICTURES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 _PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-src 'self'; connect-src 'self';"
-    " script-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; font-src 'self'; img-src 'self'; frame-src 'self';"
+    " connect-src 'self'; script-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none';"
+    " form-action 'none'"
 )
 _LETTER_POLICY: Final = (
     "sandbox allow-top-navigation-by-user-activation; default-src 'none'; style-src 'unsafe-inline';"
@@ -124,7 +125,7 @@ class Letter:
 def inbox_router(maildir: Path) -> APIRouter:
     """The pages over a Maildir, which is only read and may be missing."""
     router = APIRouter(prefix="/inbox", include_in_schema=False, default_response_class=HTMLResponse)
-    templates = assets.templates("templates/inbox")
+    templates = assets.templates()
 
     def page(request: Request, name: str, **values: object) -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)
@@ -133,11 +134,11 @@ def inbox_router(maildir: Path) -> APIRouter:
 
     @router.get("")
     def show_list(request: Request) -> HTMLResponse:
-        return page(request, "list.html", letters=_list(maildir))
+        return page(request, "inbox/list.html", letters=_list(maildir))
 
     @router.get("/{key}")
     def show_letter(request: Request, key: str) -> HTMLResponse:
-        return page(request, "letter.html", letter=_open(maildir, key))
+        return page(request, "inbox/letter.html", letter=_open(maildir, key))
 
     @router.get("/{key}/html")
     def show_html(key: str) -> HTMLResponse:

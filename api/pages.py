@@ -21,8 +21,8 @@ FormToken = Annotated[str, Form(max_length=200)]
 _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; font-src 'self'; "
+    "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 }
 
 
@@ -54,7 +54,7 @@ class Pages:
     """The templates."""
 
     def __init__(self) -> None:
-        self._templates = assets.templates("templates")
+        self._templates = assets.templates()
 
     def show(self, request: Request, name: str, *, status: int = 200, **values: object) -> HTMLResponse:
         """A template, with what it asks for."""
