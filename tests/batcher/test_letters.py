@@ -27,6 +27,7 @@ from core.repository import accounts, letters, windows
 from core.repository.database import in_transaction
 from core.settings import DatabaseSettings, LinkSettings
 from core.storage import DownloadLinks, Storage
+from tests.docs.blocks import REPOSITORY
 
 NewAccount = Callable[..., Awaitable[Account]]
 NewGeneration = Callable[..., Awaitable[Generation]]
@@ -463,6 +464,24 @@ async def test_the_mailed_link_carries_a_token_that_works_once_for_its_purpose_a
     assert used is not None
     assert used.id == account.id
     assert await accounts.use_email_token(stored.hash, purpose=purpose, now=now()) is None
+
+
+async def test_a_letters_button_has_the_colours_of_the_studios(
+    new_account: NewAccount, postman: Postman, delivered: Delivered
+) -> None:
+    styles = (REPOSITORY / "api" / "frontend" / "studio" / "styles" / "base.css").read_text()
+    [light, dark], [light_text, dark_text] = [
+        re.findall(rf"--{name}: light-dark\((#\w+), (#\w+)\)", styles)[0] for name in ("accent", "on-accent")
+    ]
+    await write_letter((await new_account()).id, LetterKind.VERIFY_EMAIL)
+    await send_all(postman)
+    page = html_of(delivered()[0])
+    # Inline, for readers that drop the style element, which has the dark ones.
+    cell, link = re.findall(r'<td class="button" style="([^"]+)"><a [^>]*style="([^"]+)"', page)[0]
+    assert f"background:{light};" in cell
+    assert f"color:{light_text};" in link
+    assert f".button {{ background: {dark} !important; }}" in page
+    assert f".button a {{ color: {dark_text} !important; }}" in page
 
 
 async def test_a_link_that_is_sent_again_replaces_the_one_before(
