@@ -13,20 +13,12 @@ from typer.core import TyperGroup
 
 from console.failures import CommandError, Exit
 from core.errors import DarkroomError
+from core.refusals import reason
 
 CUSTOMERS: Final = ("generate", "watch", "cancel", "signin", "signout")
 """The commands that speak the public API."""
 
 _OURS: Final = ("console", "core")
-_REASONS: Final = {
-    "greater_than_equal": "must be at least {ge}, not {value}",
-    "less_than_equal": "must be at most {le}, not {value}",
-    "int_parsing": "must be a whole number, not {value!r}",
-    "float_parsing": "must be a number, not {value!r}",
-    "uuid_parsing": "must be a whole id, not {value!r}",
-    "value_error": "{error}",
-}
-"""Our words for pydantic's kinds of errors, by which Typer refuses values."""
 
 
 def main() -> None:
@@ -109,8 +101,8 @@ def _reason(error: typer.BadParameter) -> str:
     if not isinstance(error.__cause__, ValidationError):
         return error.message
     [first, *_] = error.__cause__.errors()
-    said = _REASONS.get(first["type"])
-    return said.format(value=first["input"], **first.get("ctx", {})) if said else first["msg"]
+    # What is none of several says itself what it is.
+    return reason(first) if first["type"] == "value_error" else f"{reason(first)}, not {first['input']}"
 
 
 def _commands(name: str) -> typer.Typer | None:

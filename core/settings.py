@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import ConfigurationError
+from core.refusals import reason
 
 LongSecret = Annotated[SecretStr, Field(min_length=16)]
 """A secret of at least 16 characters, as an item of a list."""
@@ -47,6 +48,13 @@ class DatabaseSettings(SettingsGroup):
     database_ca_file: FilePath | None = None
     database_pool_size: int = Field(default=10, ge=1)
     database_timeout_seconds: float = Field(default=4, gt=0)
+
+    @field_validator("database_url")
+    @classmethod
+    def _of_postgresql(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith("postgres://"):
+            raise ValueError("has to be an address such as postgres://user:password@host:5432/name")
+        return url
 
     @property
     def tls(self) -> SSLContext | None:
@@ -330,7 +338,7 @@ def read(group: type[_Group]) -> _Group:
         return group()
     except ValidationError as error:
         problems = "; ".join(
-            f"DARKROOM_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"DARKROOM_{'_'.join(str(part) for part in item['loc']).upper()}: {reason(item)}"
             for item in error.errors(include_input=False)
         )
         raise ConfigurationError(f"settings: {problems}") from error

@@ -15,7 +15,7 @@ from core.settings import (
 
 
 def test_a_missing_variable_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="DARKROOM_DATABASE_URL"):
+    with pytest.raises(ConfigurationError, match="DARKROOM_DATABASE_URL: is required"):
         read(DatabaseSettings)
 
 
@@ -30,6 +30,19 @@ def test_a_variable_outside_its_range_is_named_and_secrets_are_not_shown(
     assert "DARKROOM_JWT_SECRET" in str(refused.value)
     assert "DARKROOM_BCRYPT_ROUNDS" in str(refused.value)
     assert "too-short" not in str(refused.value)
+
+
+def test_what_is_wrong_is_said_with_the_reason_and_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_DATABASE_URL", "mysql://user:s3cret@host/name")
+    monkeypatch.setenv("DARKROOM_DATABASE_POOL_SIZE", "0")
+    monkeypatch.setenv("DARKROOM_DATABASE_TIMEOUT_SECONDS", "soon")
+    with pytest.raises(ConfigurationError) as refused:
+        read(DatabaseSettings)
+    assert str(refused.value).split("settings: ")[1].split("; ") == [
+        "DARKROOM_DATABASE_URL: has to be an address such as postgres://user:password@host:5432/name",
+        "DARKROOM_DATABASE_POOL_SIZE: must be at least 1",
+        "DARKROOM_DATABASE_TIMEOUT_SECONDS: must be a number",
+    ]
 
 
 def test_a_group_reads_only_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +74,7 @@ def test_premium_time_can_be_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             {"STRIPE_SECRET_KEY": "sk_test_1"},
-            ["DARKROOM_STRIPE_WEBHOOK_SECRET: .* is needed", "DARKROOM_OFFERS: .* are needed"],
+            ["DARKROOM_STRIPE_WEBHOOK_SECRET: is needed", "DARKROOM_OFFERS: are needed"],
         ),
         ({"OFFERS": f"[{OFFER}, {OFFER}]"}, ["DARKROOM_OFFERS: .* different ids"]),
         ({"OFFERS": f"[{OFFER.replace('900', '0')}]"}, ["DARKROOM_OFFERS_0_PRICE: "]),
@@ -93,8 +106,8 @@ def test_what_cannot_be_sold_is_named(
         ),
         ({"SMTP_SECURITY": "ssl"}, "DARKROOM_SMTP_SECURITY: "),
         ({"SMTP_CONNECTIONS": "0"}, "DARKROOM_SMTP_CONNECTIONS: "),
-        ({"MAIL_FROM": "Darkroom"}, "DARKROOM_MAIL_FROM: .* has to be an address"),
-        ({"MAIL_FROM": "a@example.com\nBcc: b@example.com"}, "DARKROOM_MAIL_FROM: .* has to be an address"),
+        ({"MAIL_FROM": "Darkroom"}, "DARKROOM_MAIL_FROM: has to be an address"),
+        ({"MAIL_FROM": "a@example.com\nBcc: b@example.com"}, "DARKROOM_MAIL_FROM: has to be an address"),
     ],
 )
 def test_mail_settings_that_cannot_work_or_tell_a_secret_are_named(
