@@ -53,7 +53,7 @@ def train_text(
     def loss_of() -> torch.Tensor:
         chosen = torch.randint(len(tokens), (schedule.batch,), generator=random, device=device)
         ids = tokens[chosen].long()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             said = text_encoder(ids).last_hidden_state
         ended = ((ids == tokenizer.eos_token_id).cumsum(1) > 0).unsqueeze(2)
         summary = (said.float() * ended).sum(1) / ended.sum(1)

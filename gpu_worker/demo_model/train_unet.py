@@ -95,7 +95,8 @@ class _Objective:
         alpha = self._signal[times].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16):
+        kind = self._device.type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             embedded = self._text_encoder(tokens).last_hidden_state.float()
         made = self._denoise[shape](noisy, times, embedded).float()
         weight = _importance(alpha) * weights
@@ -129,9 +130,10 @@ def _importance(alpha: torch.Tensor) -> torch.Tensor:
 
 
 class _Denoiser(nn.Module):
-    """The U-Net at one shape, in mixed precision.
+    """The U-Net at one shape.
 
-    On CUDA a graph is replayed: launching its many small kernels one by one takes longer than running them.
+    On CUDA in mixed precision, and a graph is replayed: launching its many small kernels one by one takes
+    longer than running them.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -152,7 +154,7 @@ class _Denoiser(nn.Module):
 
     def forward(self, noisy: torch.Tensor, times: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
         kind = noisy.device.type
-        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda", cache_enabled=False):
             made: torch.Tensor = self._unet(noisy, times, embedded).sample
         return made
 
@@ -163,7 +165,7 @@ def _encoded(dataset: Dataset, pipeline: StableDiffusionPipeline) -> _Latents:
     values, weights = [], []
     for indices in torch.split(torch.arange(len(dataset.pictures)), _ENCODE_AT_ONCE[device.type]):
         pictures = pictures_at(dataset, indices, device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             mean = vae.encode(pictures).latent_dist.mean
         values.append((mean * vae.config.scaling_factor).half())
         weights.append(_weights(pictures).half())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_hook
 
 from gpu_worker.demo_model import WEIGHTS, train
 from gpu_worker.demo_model.captions import caption, full_caption
@@ -158,7 +159,16 @@ def test_training_ends_in_a_model_and_goes_on_where_it_was_stopped(
     assert (tmp_path / "unet-000002.png").exists()
     # The second time in this process, where all libraries are there already.
     monkeypatch.setattr(sys, "argv", ["train", *arguments(3)])
-    train.main()
+    computed: set[torch.dtype] = set()
+
+    def note(_module: Any, _inputs: Any, made: Any) -> None:
+        if isinstance(made, torch.Tensor):
+            computed.add(made.dtype)
+
+    with register_module_forward_hook(note):
+        train.main()
+    # A processor takes twice as long in bfloat16, unless it is a recent one.
+    assert computed == {torch.float32}
     log = capfd.readouterr().err
     assert "2/3" in log
     assert "0/3" not in log
