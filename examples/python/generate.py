@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from typing import Any
+from urllib.error import URLError
 from urllib.request import urlretrieve
 
 from gql import Client, GraphQLRequest
@@ -87,5 +88,5 @@ async def main(prompt: str, path: str) -> None:
 
 try:
     asyncio.run(main(*sys.argv[1:3]))
-except (TransportConnectionFailed, OSError) as error:
+except (TransportConnectionFailed, URLError) as error:
     sys.exit(f"No answer from {URL}: {error}")

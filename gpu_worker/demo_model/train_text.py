@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from gpu_worker.demo_model.dataset import ATTRIBUTES, CAPTIONS_PER_SCENE, Dataset
 from gpu_worker.demo_model.tokens import token_ids
-from gpu_worker.demo_model.training import Run, Schedule
+from gpu_worker.demo_model.training import Run, Schedule, mixed_precision
 
 _CAPTIONS: Final = 400_000
 
@@ -53,7 +53,7 @@ def train_text(
     def loss_of() -> torch.Tensor:
         chosen = torch.randint(len(tokens), (schedule.batch,), generator=random, device=device)
         ids = tokens[chosen].long()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with mixed_precision(device):
             said = text_encoder(ids).last_hidden_state
         ended = ((ids == tokenizer.eos_token_id).cumsum(1) > 0).unsqueeze(2)
         summary = (said.float() * ended).sum(1) / ended.sum(1)

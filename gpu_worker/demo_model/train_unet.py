@@ -15,7 +15,7 @@ from gpu_worker.demo_model.dataset import CAPTIONS_PER_SCENE, SHAPES, Dataset
 from gpu_worker.demo_model.measures import VIVID_SATURATION, VIVID_VALUE
 from gpu_worker.demo_model.tokens import token_ids
 from gpu_worker.demo_model.train_vae import pictures_at
-from gpu_worker.demo_model.training import Run, Schedule
+from gpu_worker.demo_model.training import Run, Schedule, mixed_precision
 
 _UNCAPTIONED: Final = 0.1
 """The share of pictures without a caption, from which guidance gets its idea of nothing in particular."""
@@ -95,8 +95,7 @@ class _Objective:
         alpha = self._signal[times].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        kind = self._device.type
-        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        with torch.no_grad(), mixed_precision(self._device):
             embedded = self._text_encoder(tokens).last_hidden_state.float()
         made = self._denoise[shape](noisy, times, embedded).float()
         weight = _importance(alpha) * weights
@@ -153,8 +152,7 @@ class _Denoiser(nn.Module):
         return cast("nn.Module", torch.cuda.make_graphed_callables(denoiser, sample))
 
     def forward(self, noisy: torch.Tensor, times: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
-        kind = noisy.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda", cache_enabled=False):
+        with mixed_precision(noisy.device, cached=False):
             made: torch.Tensor = self._unet(noisy, times, embedded).sample
         return made
 
@@ -165,7 +163,7 @@ def _encoded(dataset: Dataset, pipeline: StableDiffusionPipeline) -> _Latents:
     values, weights = [], []
     for indices in torch.split(torch.arange(len(dataset.pictures)), _ENCODE_AT_ONCE[device.type]):
         pictures = pictures_at(dataset, indices, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with mixed_precision(device):
             mean = vae.encode(pictures).latent_dist.mean
         values.append((mean * vae.config.scaling_factor).half())
         weights.append(_weights(pictures).half())

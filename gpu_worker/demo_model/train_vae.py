@@ -10,7 +10,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from gpu_worker.demo_model.dataset import Dataset
-from gpu_worker.demo_model.training import Run, Schedule
+from gpu_worker.demo_model.training import Run, Schedule, mixed_precision
 
 _EDGES: Final = 0.2
 _SQUARES: Final = 2.0
@@ -39,7 +39,7 @@ def train_vae(
 
     def loss_of() -> torch.Tensor:
         chosen = torch.randint(len(dataset.pictures), (schedule.batch,), generator=draw)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with mixed_precision(device):
             return _loss(vae, pictures_at(dataset, chosen, device))
 
     def sheet(step: int) -> None:

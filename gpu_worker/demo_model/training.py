@@ -1,4 +1,4 @@
-"""What the training of every part shares: a cosine schedule, averaged weights, a state to go on from."""
+"""What the training of every part shares: a cosine schedule, averaged weights, precision, a saved state."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,6 +23,16 @@ class Schedule:
     learning_rate: float
     warm_up: int
     average: float
+
+
+def mixed_precision(device: torch.device, *, cached: bool = True) -> torch.autocast:
+    """Products in bfloat16 on CUDA; single precision elsewhere, since most processors only emulate the other.
+
+    Args:
+        device: that computes.
+        cached: whether weights are converted once for all of the block, which a CUDA graph does not allow.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=cached)
 
 
 class Run:

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -36,10 +37,9 @@ async def test_the_service_knows_its_workers_and_its_next_window(client: Client,
 async def test_the_next_window_is_known_while_the_broker_is_away(
     client: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away() -> list[Heartbeat]:
-        raise ServiceUnavailableError("broker: not connected")
-
-    monkeypatch.setattr(queue, "workers", away)
+    monkeypatch.setattr(
+        queue, "workers", AsyncMock(side_effect=ServiceUnavailableError("broker: not connected"))
+    )
     await windows.set_clock("0 */30 * * * *", next_at=now() + timedelta(minutes=3))
     assert (await client.data("{ service { nextWindowAt } }"))["service"]["nextWindowAt"] is not None
     answer = await client.execute("{ service { nextWindowAt workers { slots } } }")
@@ -54,10 +54,7 @@ async def test_a_misspelt_field_gets_no_suggestions(client: Client) -> None:
 async def test_an_unexpected_error_is_masked_behind_an_id(
     client: Client, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken() -> list[Heartbeat]:
-        raise RuntimeError("a secret of ours")
-
-    monkeypatch.setattr(queue, "workers", broken)
+    monkeypatch.setattr(queue, "workers", AsyncMock(side_effect=RuntimeError("a secret of ours")))
     answer = await client.execute("{ service { workers { slots } } }")
     error = answer["errors"][0]
     assert error["extensions"]["code"] == "INTERNAL"
