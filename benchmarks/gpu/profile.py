@@ -26,7 +26,7 @@ _KINDS: Final = {
     "attention": r"sdpa|fmha|flash|attention",
     "convolution": r"conv|fprop|dgrad|implicit|xmma_new",
     "product": r"gemm|nvjet|cutlass|gemv|splitk|cublas",
-    "ours": r"^_(moments|affine|apply|add|add_layer_norm|layer_norm|geglu|quantize)",
+    "ours": r"^_(moments|affine|apply|add|add_layer_norm|geglu|scale|interleave)",
     "copy": r"memcpy|memset|copy|cat",
 }
 _COLOURS: Final = {

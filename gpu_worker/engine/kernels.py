@@ -11,18 +11,21 @@ import triton.language as tl
 
 from gpu_worker.engine.fp8 import GREATEST, LEAST, Scaled
 
-_ROWS = 64
-_COLUMNS = 64
+_ROWS = 16
+_COLUMNS = 128
+_MEASURED_ROWS = 32
+_MEASURED_COLUMNS = 64
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
 _PARTS = (64, 256, _PROGRAMS)
 """Of a picture, at the most: a kernel is built for each of these, and reads nothing for parts that lack."""
-_OF_SIZE = ("rows", "parts")
+_TILE = 2048
+"""Numbers that a program works on, where a row has no more."""
+_GATED_COLUMNS = 256
+_OF_SIZE = ("rows", "parts", "height", "width")
 """Arguments that differ from size to size of a picture: a kernel is not to be built anew for each."""
 _GREATEST = tl.constexpr(GREATEST)
 _LEAST = tl.constexpr(LEAST)
-_WIDE = 2048
-"""Columns from which a row takes more warps than four."""
 
 
 def group_norm(
@@ -39,13 +42,13 @@ def group_norm(
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     samples, channels, height, width = pixels.shape
     rows = height * width
-    blocks = triton.cdiv(channels, _COLUMNS)
+    blocks = triton.cdiv(channels, _MEASURED_COLUMNS)
     wanted = max(1, _PROGRAMS // (samples * blocks))
     part = max(_FEWEST_ROWS, triton.next_power_of_2(triton.cdiv(rows, wanted)))
     parts = triton.cdiv(rows, part)
     moments = torch.empty((samples, parts, 2, channels), device=pixels.device, dtype=torch.float32)
     _moments[samples, parts, blocks](
-        pixels, moments, rows, channels, part, parts, ROWS=_ROWS, COLUMNS=_COLUMNS
+        pixels, moments, rows, channels, part, parts, ROWS=_MEASURED_ROWS, COLUMNS=_MEASURED_COLUMNS
     )
     affine = torch.empty((samples, 2, channels), device=pixels.device, dtype=torch.float32)
     size = channels // groups
@@ -67,7 +70,7 @@ def group_norm(
         COLUMNS=triton.next_power_of_2(size),
     )
     result = torch.empty_like(pixels)
-    _apply[triton.cdiv(rows, _ROWS), blocks, samples](
+    _apply[triton.cdiv(rows, _ROWS), triton.cdiv(channels, _COLUMNS), samples](
         pixels, affine, result, rows, channels, SILU=silu, ROWS=_ROWS, COLUMNS=_COLUMNS
     )
     return result
@@ -122,27 +125,39 @@ def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scale
     """See :func:`gpu_worker.engine.fusion.geglu`."""
     tokens = tokens.contiguous()
     channels = tokens.shape[-1] // 2
-    shape = (*tokens.shape[:-1], channels)
     rows = tokens.numel() // (2 * channels)
-    if scaled:
-        answer = _new_scaled(shape, tokens.device)
-        _geglu_scaled[(rows,)](tokens, answer.values, answer.scales, channels, **_whole_rows(channels))
-        return answer
-    result = torch.empty(shape, device=tokens.device, dtype=tokens.dtype)
-    block = min(1024, triton.next_power_of_2(channels))
-    _geglu[rows, triton.cdiv(channels, block)](tokens, result, channels, COLUMNS=block)
-    return result
+    answer, result, scales = _new_tokens((*tokens.shape[:-1], channels), tokens, scaled=scaled)
+    tile = _whole_rows(channels) if scaled else _tile(min(_GATED_COLUMNS, triton.next_power_of_2(channels)))
+    grid = (triton.cdiv(rows, tile["ROWS"]), triton.cdiv(channels, tile["COLUMNS"]))
+    _geglu[grid](tokens, result, scales, rows, channels, SCALED=scaled, **tile)
+    return answer
 
 
 def scale(tokens: torch.Tensor) -> Scaled:
     """See :func:`gpu_worker.engine.fp8.scale`."""
     tokens = tokens.contiguous()
     channels = tokens.shape[-1]
-    answer = _new_scaled(tokens.shape, tokens.device)
-    _scale[(tokens.numel() // channels,)](
-        tokens, answer.values, answer.scales, channels, **_whole_rows(channels)
-    )
+    rows = tokens.numel() // channels
+    answer, tile = _new_scaled(tokens.shape, tokens.device), _whole_rows(channels)
+    _scale[(triton.cdiv(rows, tile["ROWS"]),)](tokens, answer.values, answer.scales, rows, channels, **tile)
     return answer
+
+
+def interleave(quarters: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """See :func:`gpu_worker.engine.fusion.interleave`."""
+    quarters = quarters.contiguous(memory_format=torch.channels_last)
+    samples, channels = quarters.shape[0], len(bias)
+    height, width = (2 * (size - 1) for size in quarters.shape[2:])
+    result = torch.empty(
+        (samples, channels, height, width),
+        device=quarters.device,
+        dtype=quarters.dtype,
+        memory_format=torch.channels_last,
+    )
+    _interleave[triton.cdiv(height * width, _ROWS), triton.cdiv(channels, _COLUMNS), samples](
+        quarters, bias, result, height, width, channels, ROWS=_ROWS, COLUMNS=_COLUMNS
+    )
+    return result
 
 
 def _layer_norm(
@@ -157,23 +172,36 @@ def _layer_norm(
 ) -> torch.Tensor | Scaled:
     """Of ``tokens``, or of their sum with ``other``, which is then left in ``total``."""
     channels = tokens.shape[-1]
-    answer = _new_scaled(tokens.shape, tokens.device) if scaled else None
-    normal = torch.empty_like(tokens) if answer is None else answer.values
-    _add_layer_norm[(tokens.numel() // channels,)](
+    rows = tokens.numel() // channels
+    answer, normal, scales = _new_tokens(tokens.shape, tokens, scaled=scaled)
+    tile = _whole_rows(channels)
+    _add_layer_norm[(triton.cdiv(rows, tile["ROWS"]),)](
         tokens,
         tokens if other is None else other,
         weight,
         bias,
         tokens if total is None else total,
         normal,
-        normal if answer is None else answer.scales,
+        scales,
+        rows,
         channels,
         eps,
         ADDED=other is not None,
         SCALED=scaled,
-        **_whole_rows(channels),
+        **tile,
     )
-    return normal if answer is None else answer
+    return answer
+
+
+def _new_tokens(
+    shape: Sequence[int], like: torch.Tensor, *, scaled: bool
+) -> tuple[torch.Tensor | Scaled, torch.Tensor, torch.Tensor]:
+    """What a kernel will have filled, and where it puts numbers and scales."""
+    if scaled:
+        answer = _new_scaled(shape, like.device)
+        return answer, answer.values, answer.scales
+    result = torch.empty(shape, device=like.device, dtype=like.dtype)
+    return result, result, result
 
 
 def _new_scaled(shape: Sequence[int], device: torch.device) -> Scaled:
@@ -182,44 +210,51 @@ def _new_scaled(shape: Sequence[int], device: torch.device) -> Scaled:
 
 
 def _whole_rows(channels: int) -> dict[str, int]:
-    """How to start a kernel of which each program has a row."""
-    columns = triton.next_power_of_2(channels)
-    return {"COLUMNS": columns, "num_warps": 4 if columns < _WIDE else 16}
+    """How to start a kernel whose programs have whole rows."""
+    return _tile(triton.next_power_of_2(channels))
+
+
+def _tile(columns: int) -> dict[str, int]:
+    """How to start a kernel whose programs have so many columns, of as many rows as make a tile."""
+    return {
+        "ROWS": max(1, _TILE // columns),
+        "COLUMNS": columns,
+        "num_warps": max(4, min(16, columns // _TILE * 4)),
+    }
 
 
 @triton.jit(do_not_specialize=_OF_SIZE)
 def _moments(x, out, rows, channels, part, parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """For each channel of a part of a picture: the mean, and the sum of squared distances from it.
 
-    Tiles are joined by Chan, Golub and LeVeque's formula (1983), which does not lose small spreads.
+    Each place of a tile keeps its own by Welford's formula (1962), so that no thread waits for another until
+    the end, when Chan, Golub and LeVeque's (1983) joins them. Neither loses small spreads.
     """
     sample = tl.program_id(0)
     index = tl.program_id(1)
     columns = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < channels
-    stop = tl.minimum((index + 1) * part, rows)
+    start = index * part
+    stop = tl.minimum(start + part, rows)
+    lines = start + tl.arange(0, ROWS)
     base = x + sample.to(tl.int64) * rows * channels
-    mean = tl.zeros([COLUMNS], tl.float32)
-    spread = tl.zeros([COLUMNS], tl.float32)
-    count = 0.0
-    for first in range(index * part, stop, ROWS):
-        lines = first + tl.arange(0, ROWS)
-        there = (lines < stop)[:, None] & inside[None, :]
-        tile = tl.load(
-            base + lines.to(tl.int64)[:, None] * channels + columns[None, :], mask=there, other=0.0
-        )
-        tile = tile.to(tl.float32)
-        new = tl.minimum(stop - first, ROWS) * 1.0
-        tile_mean = tl.sum(tile, 0) / new
-        distance = tl.where(there, tile - tile_mean[None, :], 0.0)
-        apart = tile_mean - mean
-        total = count + new
-        mean += apart * (new / total)
-        spread += tl.sum(distance * distance, 0) + apart * apart * (count * new / total)
-        count = total
+    mean = tl.zeros([ROWS, COLUMNS], tl.float32)
+    spread = tl.zeros([ROWS, COLUMNS], tl.float32)
+    seen = 0.0
+    for first in range(start, stop, ROWS):
+        there = (first + tl.arange(0, ROWS) < stop)[:, None] & inside[None, :]
+        place = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None] * channels + columns[None, :]
+        tile = tl.load(base + place, mask=there, other=0.0).to(tl.float32)
+        seen += 1
+        distance = tl.where(there, tile - mean, 0.0)
+        mean += distance * (1 / seen)
+        spread += distance * tl.where(there, tile - mean, 0.0)
+    counts = (tl.maximum(stop - lines + ROWS - 1, 0) // ROWS * 1.0)[:, None]
+    joined = tl.sum(mean * counts, 0) / (stop - start)
+    apart = mean - joined[None, :]
     at = out + (sample * parts + index).to(tl.int64) * 2 * channels + columns
-    tl.store(at, mean, mask=inside)
-    tl.store(at + channels, spread, mask=inside)
+    tl.store(at, joined, mask=inside)
+    tl.store(at + channels, tl.sum(spread + apart * apart * counts, 0), mask=inside)
 
 
 @triton.jit(do_not_specialize=_OF_SIZE)
@@ -299,7 +334,7 @@ def _add(
     tl.store(out + place, tile.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_SIZE)
 def _add_layer_norm(
     x,
     other,
@@ -308,71 +343,88 @@ def _add_layer_norm(
     total,
     normal,
     scales,
+    rows,
     channels,
     eps,
     ADDED: tl.constexpr,
     SCALED: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     inside = columns < channels
-    place = tl.program_id(0).to(tl.int64) * channels + columns
-    line = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    there = (lines < rows)[:, None] & inside[None, :]
+    place = lines.to(tl.int64)[:, None] * channels + columns[None, :]
+    tile = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
     if ADDED:
-        line += tl.load(other + place, mask=inside, other=0.0).to(tl.float32)
-        rounded = line.to(total.dtype.element_ty)
-        tl.store(total + place, rounded, mask=inside)
-        line = rounded.to(tl.float32)
-    mean = tl.sum(line, 0) / channels
-    distance = tl.where(inside, line - mean, 0.0)
-    inverse = 1 / tl.sqrt(tl.sum(distance * distance, 0) / channels + eps)
+        tile += tl.load(other + place, mask=there, other=0.0).to(tl.float32)
+        rounded = tile.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=there)
+        tile = rounded.to(tl.float32)
+    mean = tl.sum(tile, 1) / channels
+    distance = tl.where(there, tile - mean[:, None], 0.0)
+    inverse = 1 / tl.sqrt(tl.sum(distance * distance, 1) / channels + eps)
     factor = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     constant = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    line = distance * inverse * factor + constant
+    tile = distance * inverse[:, None] * factor[None, :] + constant[None, :]
     if SCALED:
-        line = _scaled(line, scales)
-    tl.store(normal + place, line.to(normal.dtype.element_ty), mask=inside)
+        tile = _scaled(tile, scales, lines, rows)
+    tl.store(normal + place, tile.to(normal.dtype.element_ty), mask=there)
+
+
+@triton.jit(do_not_specialize=_OF_SIZE)
+def _geglu(x, out, scales, rows, channels, SCALED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    there = (lines < rows)[:, None] & (columns < channels)[None, :]
+    at = x + lines.to(tl.int64)[:, None] * 2 * channels + columns[None, :]
+    wanted = tl.load(at, mask=there, other=0.0).to(tl.float32)
+    gate = tl.load(at + channels, mask=there, other=0.0).to(tl.float32)
+    # GELU by the error function, Hendrycks and Gimpel (2016).
+    tile = wanted * (0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476)))
+    if SCALED:
+        tile = _scaled(tile, scales, lines, rows)
+    place = lines.to(tl.int64)[:, None] * channels + columns[None, :]
+    tl.store(out + place, tile.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit(do_not_specialize=_OF_SIZE)
+def _scale(x, out, scales, rows, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    there = (lines < rows)[:, None] & (columns < channels)[None, :]
+    place = lines.to(tl.int64)[:, None] * channels + columns[None, :]
+    tile = _scaled(tl.load(x + place, mask=there, other=0.0).to(tl.float32), scales, lines, rows)
+    tl.store(out + place, tile.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def _geglu(x, out, channels, COLUMNS: tl.constexpr):
-    line = tl.program_id(0).to(tl.int64)
+def _scaled(tile, scales, lines, rows):
+    """Whole rows, 0 beyond their end, each divided so that its largest is ``GREATEST``.
+
+    ``scales`` notes by how much.
+    """
+    step = tl.maximum(tl.max(tl.abs(tile), 1), _LEAST) / _GREATEST
+    tl.store(scales + lines, step, mask=lines < rows)
+    return tile / step[:, None]
+
+
+@triton.jit(do_not_specialize=_OF_SIZE)
+def _interleave(x, bias, out, height, width, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Each pixel of ``out``, of ``height`` by ``width``, from its quarter of the channels of ``x``."""
+    sample = tl.program_id(2)
+    lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < channels
-    at = x + line * 2 * channels + columns
-    wanted = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(at + channels, mask=inside, other=0.0).to(tl.float32)
-    # GELU by the error function, Hendrycks and Gimpel (2016).
-    gate = 0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476))
-    tl.store(out + line * channels + columns, (wanted * gate).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _geglu_scaled(x, out, scales, channels, COLUMNS: tl.constexpr):
-    """As ``_geglu``, a row a program."""
-    line = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < channels
-    at = x + line * 2 * channels + columns
-    wanted = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(at + channels, mask=inside, other=0.0).to(tl.float32)
-    gate = 0.5 * gate * (1 + tl.math.erf(gate * 0.7071067811865476))
-    scaled = _scaled(wanted * gate, scales)
-    tl.store(out + line * channels + columns, scaled.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _scale(x, out, scales, channels, COLUMNS: tl.constexpr):
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < channels
-    place = tl.program_id(0).to(tl.int64) * channels + columns
-    scaled = _scaled(tl.load(x + place, mask=inside, other=0.0).to(tl.float32), scales)
-    tl.store(out + place, scaled.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _scaled(line, scales):
-    """A row, 0 beyond its end, divided so that its largest is ``GREATEST``; ``scales`` notes by how much."""
-    step = tl.maximum(tl.max(tl.abs(line), 0), _LEAST) / _GREATEST
-    tl.store(scales + tl.program_id(0), step)
-    return line / step
+    there = (lines < height * width)[:, None] & inside[None, :]
+    row, column = lines // width, lines % width
+    quarter = row % 2 * 2 + column % 2
+    pixel = (row + 1) // 2 * (width // 2 + 1) + (column + 1) // 2
+    pixel += sample * (height // 2 + 1) * (width // 2 + 1)
+    tile = tl.load(
+        x + (pixel.to(tl.int64) * 4 + quarter)[:, None] * channels + columns[None, :], mask=there, other=0.0
+    )
+    tile = tile.to(tl.float32) + tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    place = (sample.to(tl.int64) * height * width + lines)[:, None] * channels + columns[None, :]
+    tl.store(out + place, tile.to(out.dtype.element_ty), mask=there)

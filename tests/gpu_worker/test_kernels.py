@@ -1,5 +1,9 @@
 """The Triton kernels: on the GPU where there is one, else by Triton's interpreter."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -79,6 +83,17 @@ def test_add(kernels: ModuleType, dtype: torch.dtype, *, biased: bool) -> None:
 
 
 @PRECISIONS
+@pytest.mark.parametrize(("channels", "rows", "columns"), [(8, 4, 2), (70, 6, 10)])
+def test_interleave(kernels: ModuleType, dtype: torch.dtype, channels: int, rows: int, columns: int) -> None:
+    quarters = drawn(2, 4 * channels, rows // 2 + 1, columns // 2 + 1, dtype=dtype)
+    bias = drawn(channels, dtype=dtype, seed=2)
+    ours = kernels.interleave(quarters, bias)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert ours.shape == (2, channels, rows, columns)
+    torch.testing.assert_close(ours, fusion.interleave(quarters.cpu(), bias.cpu()).to(DEVICE))
+
+
+@PRECISIONS
 @pytest.mark.parametrize("channels", [16, 40, 320])
 def test_layer_norm_of_a_sum_and_alone(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
     first, second = (drawn(2, 6, channels, dtype=dtype, seed=seed) for seed in (1, 2))
@@ -141,3 +156,21 @@ def test_a_product_in_eight_bits_is_off_by_little(kernels: ModuleType) -> None:
     ours = fp8.Fp8Linear(layer.weight, layer.bias)(tokens)
     assert ours.dtype is dtype
     assert (ours - exact).norm() / exact.norm() < 0.06
+
+
+def test_every_kernel_can_be_built_for_a_gpu(kernels: ModuleType, tmp_path: Path) -> None:
+    """The interpreter runs much that the compiler refuses."""
+    from triton.runtime import KernelInterface  # noqa: PLC0415 - Triton is not everywhere
+
+    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    built = subprocess.run(
+        [sys.executable, "-m", "tests.gpu_worker.building"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    everything = {name for name, value in vars(kernels).items() if isinstance(value, KernelInterface)}
+    assert {*built.stdout.split()} == everything - {"_scaled"}
