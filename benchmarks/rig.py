@@ -136,9 +136,8 @@ async def open_rig(folder: Path, *, slots: int = SLOTS, catalogue: Path | None =
         "DARKROOM_WORKER_NAME": WORKER,
         "DARKROOM_WORKER_SLOTS": str(slots),
     }
-    async with running(nats.command(config).argv, env=os.environ, log=folder / "nats.log"):
-        async with asyncio.timeout(_READY_SECONDS):
-            queue = await Queue.connect_when_there(broker, name="benchmark")
+    async with running(nats.command(config).argv, env=os.environ, log=folder / "nats.log") as server:
+        queue = await _connected(broker, server)
         rig, closing = Rig(queue, folder, env, slots), asyncio.Event()
         ears = [asyncio.create_task(rig.listen(spec, closing)) for spec in (PREMIUM_RESULTS, NORMAL_RESULTS)]
         try:
@@ -147,6 +146,22 @@ async def open_rig(folder: Path, *, slots: int = SLOTS, catalogue: Path | None =
             closing.set()
             await asyncio.gather(*ears)
             await queue.close()
+
+
+async def _connected(broker: BrokerSettings, server: Child) -> Queue:
+    """A connection as soon as ``server`` answers.
+
+    Raises:
+        BenchmarkError: it has ended.
+    """
+    connecting = asyncio.create_task(Queue.connect_when_there(broker, name="benchmark"))
+    ended = asyncio.create_task(server.process.wait())
+    await asyncio.wait({connecting, ended}, return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if not connecting.done():
+        connecting.cancel()
+        server.check()
+    return await connecting
 
 
 @asynccontextmanager
