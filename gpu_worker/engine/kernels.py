@@ -236,20 +236,20 @@ def _moments(x, out, rows, channels, part, parts, ROWS: tl.constexpr, COLUMNS: t
     inside = columns < channels
     start = index * part
     stop = tl.minimum(start + part, rows)
-    lines = start + tl.arange(0, ROWS)
     base = x + sample.to(tl.int64) * rows * channels
     mean = tl.zeros([ROWS, COLUMNS], tl.float32)
     spread = tl.zeros([ROWS, COLUMNS], tl.float32)
     seen = 0.0
     for first in range(start, stop, ROWS):
-        there = (first + tl.arange(0, ROWS) < stop)[:, None] & inside[None, :]
-        place = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None] * channels + columns[None, :]
+        lines = first + tl.arange(0, ROWS)
+        there = (lines < stop)[:, None] & inside[None, :]
+        place = lines.to(tl.int64)[:, None] * channels + columns[None, :]
         tile = tl.load(base + place, mask=there, other=0.0).to(tl.float32)
         seen += 1
         distance = tl.where(there, tile - mean, 0.0)
         mean += distance * (1 / seen)
         spread += distance * tl.where(there, tile - mean, 0.0)
-    counts = (tl.maximum(stop - lines + ROWS - 1, 0) // ROWS * 1.0)[:, None]
+    counts = (tl.cdiv(tl.maximum(stop - start - tl.arange(0, ROWS), 0), ROWS) * 1.0)[:, None]
     joined = tl.sum(mean * counts, 0) / (stop - start)
     apart = mean - joined[None, :]
     at = out + (sample * parts + index).to(tl.int64) * 2 * channels + columns
