@@ -130,7 +130,8 @@ class RateLimitedError(ClientError):
     retryable = True
 
     def __init__(self, *, retry_after: int) -> None:
-        super().__init__(f"Too many attempts. Try again in {retry_after} seconds.")
+        plural = "" if retry_after == 1 else "s"
+        super().__init__(f"Too many attempts. Try again in {retry_after} second{plural}.")
         self.retry_after = retry_after
 
 

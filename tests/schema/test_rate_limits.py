@@ -196,6 +196,11 @@ async def test_answers_carry_headers_for_what_they_counted(client: Client) -> No
     assert 1 <= int(last.headers["retry-after"]) <= 20
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(1, "1 second"), (2, "2 seconds")])
+def test_a_refusal_counts_as_people_do(seconds: int, said: str) -> None:
+    assert str(RateLimitedError(retry_after=seconds)) == f"Too many attempts. Try again in {said}."
+
+
 async def test_a_refusal_names_the_same_seconds_everywhere(client: Client) -> None:
     signin = """mutation { signin(input: { email: "a@example.org", password: "guess" }) {
       ... on UserError { message } ... on RateLimited { retryAfter }
@@ -206,7 +211,7 @@ async def test_a_refusal_names_the_same_seconds_everywhere(client: Client) -> No
     seconds = int(answer.headers["retry-after"])
     assert answer.headers["ratelimit"] == f'"signin";r=0;t={seconds}'
     assert answer.json()["data"]["signin"] == {
-        "message": f"Too many attempts. Try again in {seconds} seconds.",
+        "message": str(RateLimitedError(retry_after=seconds)),
         "retryAfter": seconds,
     }
 
