@@ -1,7 +1,6 @@
 """PostgreSQL and nats-server of a benchmark's own."""
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -13,13 +12,14 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
+from benchmarks.broker import broker_environment, open_broker
 from benchmarks.processes import BenchmarkError, running
 from core.repository.database import migrate
 from core.settings import BrokerSettings, DatabaseSettings
-from infra.local import nats, postgres
+from infra.local import postgres
 from infra.local.ports import Ports
 
-_PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of servers that live for minutes
+_PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of a server that lives for minutes
 _READY_SECONDS: Final = 60
 _PAUSE: Final = 0.1
 
@@ -36,9 +36,7 @@ class Backing:
         """The same as variables."""
         return {
             "DARKROOM_DATABASE_URL": self.rows.database_url.get_secret_value(),
-            "DARKROOM_NATS_URL": self.broker.nats_url,
-            "DARKROOM_NATS_USER": self.broker.nats_user or "",
-            "DARKROOM_NATS_PASSWORD": _PASSWORD,
+            **broker_environment(self.broker),
         }
 
 
@@ -47,32 +45,18 @@ async def open_backing(folder: Path, ports: Ports) -> AsyncIterator[Backing]:
     """Both servers, the database migrated, their data in ``folder``; the broker also answers over HTTP.
 
     Raises:
-        BenchmarkError: the database does not take connections within a minute.
+        BenchmarkError: one of them is not ready within a minute.
     """
-    account = nats.NatsAccount(name="benchmark", user="benchmark", password=_PASSWORD)
-    config = folder / "nats.json"
-    nats.write_config(config, port=ports.of("nats"), store_dir=folder / "jetstream", accounts=[account])
-    # What the broker says of its connections.
-    config.write_text(
-        json.dumps({**json.loads(config.read_text()), "http": f"127.0.0.1:{ports.of('nats http')}"})
-    )
     postgres.prepare(folder / "postgres", password=_PASSWORD)
     server = postgres.command(folder / "postgres", port=ports.of("postgres"))
     url = postgres.url(port=ports.of("postgres"), password=_PASSWORD, name=postgres.DATABASE)
-    backing = Backing(
-        rows=DatabaseSettings(database_url=SecretStr(url)),
-        broker=BrokerSettings(
-            nats_url=nats.url(ports.of("nats")),
-            nats_user=account.user,
-            nats_password=SecretStr(account.password),
-        ),
-    )
+    rows = DatabaseSettings(database_url=SecretStr(url))
     async with (
         running(server.argv, env=os.environ, log=folder / "postgres.log", user=server.user),
-        running(nats.command(config).argv, env=os.environ, log=folder / "nats.log"),
+        open_broker(folder, ports) as broker,
     ):
-        await _migrated(backing.rows)
-        yield backing
+        await _migrated(rows)
+        yield Backing(rows=rows, broker=broker)
 
 
 async def _migrated(rows: DatabaseSettings) -> None:

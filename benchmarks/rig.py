@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-from pydantic import SecretStr
-
+from benchmarks.broker import broker_environment, open_broker
 from benchmarks.customers import Ask
 from benchmarks.metrics import Metrics
 from benchmarks.orders import DEMO
@@ -22,15 +21,12 @@ from core.lifecycle import Delivery, GenerationState, Tier
 from core.messages import Job, Outcome, Parameters, decode_result
 from core.queue import Lane, Queue
 from core.queue.topology import NORMAL_RESULTS, PREMIUM_RESULTS, ConsumerSpec
-from core.settings import BrokerSettings
-from infra.local import nats
 from infra.local.ports import Ports
 
 SLOTS: Final = 8
 """Pictures that take a step together, and the batch size of what ours is compared with."""
 
 WORKER: Final = "benchmark"
-_PASSWORD: Final = "on the loopback interface alone"  # noqa: S105 - of a server that lives for minutes
 _READY_SECONDS: Final = 480
 _READY_PAUSE: Final = 0.02
 _LANES: Final = {Tier.PREMIUM: Lane.PREMIUM, Tier.NORMAL: Lane.BATCH}
@@ -118,26 +114,18 @@ async def open_rig(folder: Path, *, slots: int = SLOTS, catalogue: Path | None =
         slots: of the worker that will be there.
         catalogue: the file that lists the worker's models; the bundled model alone unless given.
     """
-    port, config = Ports(folder / "ports.json").of("nats"), folder / "nats.json"
-    account = nats.NatsAccount(name="benchmark", user="benchmark", password=_PASSWORD)
-    nats.write_config(config, port=port, store_dir=folder / "jetstream", accounts=[account])
-    broker = BrokerSettings(
-        nats_url=nats.url(port), nats_user=account.user, nats_password=SecretStr(account.password)
-    )
-    env = {
-        **os.environ,
-        "DARKROOM_NATS_URL": broker.nats_url,
-        "DARKROOM_NATS_USER": account.user,
-        "DARKROOM_NATS_PASSWORD": account.password,
-        "DARKROOM_STORAGE_URL": f"file://{folder}/objects",
-        "DARKROOM_WEIGHTS_DIR": f"{folder}/weights",
-        "DARKROOM_CATALOGUE": str(catalogue or ""),
-        "DARKROOM_MODELS": json.dumps([] if catalogue else [DEMO.id]),
-        "DARKROOM_WORKER_NAME": WORKER,
-        "DARKROOM_WORKER_SLOTS": str(slots),
-    }
-    async with running(nats.command(config).argv, env=os.environ, log=folder / "nats.log") as server:
-        queue = await _connected(broker, server)
+    async with open_broker(folder, Ports(folder / "ports.json")) as broker:
+        env = {
+            **os.environ,
+            **broker_environment(broker),
+            "DARKROOM_STORAGE_URL": f"file://{folder}/objects",
+            "DARKROOM_WEIGHTS_DIR": f"{folder}/weights",
+            "DARKROOM_CATALOGUE": str(catalogue or ""),
+            "DARKROOM_MODELS": json.dumps([] if catalogue else [DEMO.id]),
+            "DARKROOM_WORKER_NAME": WORKER,
+            "DARKROOM_WORKER_SLOTS": str(slots),
+        }
+        queue = await Queue.connect_when_there(broker, name="benchmark")
         rig, closing = Rig(queue, folder, env, slots), asyncio.Event()
         ears = [asyncio.create_task(rig.listen(spec, closing)) for spec in (PREMIUM_RESULTS, NORMAL_RESULTS)]
         try:
@@ -146,22 +134,6 @@ async def open_rig(folder: Path, *, slots: int = SLOTS, catalogue: Path | None =
             closing.set()
             await asyncio.gather(*ears)
             await queue.close()
-
-
-async def _connected(broker: BrokerSettings, server: Child) -> Queue:
-    """A connection as soon as ``server`` answers.
-
-    Raises:
-        BenchmarkError: it has ended.
-    """
-    connecting = asyncio.create_task(Queue.connect_when_there(broker, name="benchmark"))
-    ended = asyncio.create_task(server.process.wait())
-    await asyncio.wait({connecting, ended}, return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
-    if not connecting.done():
-        connecting.cancel()
-        server.check()
-    return await connecting
 
 
 @asynccontextmanager

@@ -20,123 +20,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
-from gpu_worker.engine.fp8 import NARROWEST, Fp8Linear, Scaled, scale
-
-
-def group_norm(
-    pixels: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    groups: int,
-    eps: float,
-    shift: torch.Tensor | None = None,
-    silu: bool = False,
-) -> torch.Tensor:
-    """Group normalisation, Wu and He (2018).
-
-    Args:
-        pixels: shape (samples, channels, height, width).
-        weight: of each channel.
-        bias: of each channel.
-        groups: of channels.
-        eps: added to the variance.
-        shift: added to the pixels beforehand, shape (samples or 1, channels).
-        silu: whether the result goes through SiLU.
-    """
-    if pixels.is_cuda:
-        return _kernels().group_norm(  # type: ignore[no-any-return]
-            pixels, weight, bias, groups=groups, eps=eps, shift=shift, silu=silu
-        )
-    if shift is not None:
-        pixels = pixels + shift[:, :, None, None]
-    normal = functional.group_norm(pixels, groups, weight, bias, eps)
-    return functional.silu(normal) if silu else normal
-
-
-def add(pixels: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """The sum of two of shape (samples, channels, height, width), and of a bias of each channel."""
-    if pixels.is_cuda:
-        return _kernels().add(pixels, other, bias)  # type: ignore[no-any-return]
-    total = pixels + other
-    return total if bias is None else total + bias[:, None, None]
-
-
-def add_layer_norm(
-    tokens: torch.Tensor,
-    other: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    eps: float,
-    scaled: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | Scaled]:
-    """The sum of two of shape (samples, tokens, channels), and its :func:`layer_norm`."""
-    if tokens.is_cuda:
-        return _kernels().add_layer_norm(  # type: ignore[no-any-return]
-            tokens, other, weight, bias, eps=eps, scaled=scaled
-        )
-    total = tokens + other
-    return total, layer_norm(total, weight, bias, eps=eps, scaled=scaled)
-
-
-def layer_norm(
-    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, scaled: bool = False
-) -> torch.Tensor | Scaled:
-    """Layer normalisation, Ba, Kiros and Hinton (2016), of the last of (samples, tokens, channels).
-
-    Args:
-        tokens: of any precision.
-        weight: of each channel.
-        bias: of each channel.
-        eps: added to the variance.
-        scaled: whether the result is wanted in eight bits.
-    """
-    if tokens.is_cuda:
-        # Half the time of torch's own.
-        return _kernels().layer_norm(  # type: ignore[no-any-return]
-            tokens, weight, bias, eps=eps, scaled=scaled
-        )
-    normal = functional.layer_norm(tokens, weight.shape, weight, bias, eps)
-    return scale(normal) if scaled else normal
-
-
-def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scaled:
-    """The first half of the channels times the GELU of the second, Shazeer (2020), or that in eight bits."""
-    if tokens.is_cuda:
-        return _kernels().geglu(tokens, scaled=scaled)  # type: ignore[no-any-return]
-    wanted, gate = tokens.chunk(2, dim=-1)
-    result = wanted * functional.gelu(gate)
-    return scale(result) if scaled else result
-
-
-def interleave(quarters: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """A picture of four that have every second row and column each, and the bias of each channel.
-
-    Args:
-        quarters: shape (samples, 4 * channels, height / 2 + 1, width / 2 + 1), in this order the even rows'
-            even columns, their odd ones, the odd rows' even columns and their odd ones; the odd ones' first
-            column or row is not used, nor the even ones' last.
-        bias: of each channel.
-
-    Returns:
-        Shape (samples, channels, height, width).
-    """
-    if quarters.is_cuda:
-        return _kernels().interleave(quarters, bias)  # type: ignore[no-any-return]
-    samples, _, rows, columns = quarters.shape
-    shape = (samples, len(bias), 2 * (rows - 1), 2 * (columns - 1))
-    result = torch.empty(shape, dtype=quarters.dtype, memory_format=torch.channels_last)
-    for place, quarter in enumerate((quarters + bias.repeat(4)[:, None, None]).chunk(4, dim=1)):
-        row, column = divmod(place, 2)
-        result[:, :, row::2, column::2] = quarter[:, :, row : rows - 1 + row, column : columns - 1 + column]
-    return result
-
-
-def _kernels() -> Any:  # noqa: ANN401 - Triton has no annotations, and is not there without CUDA
-    from gpu_worker.engine import kernels  # noqa: PLC0415
-
-    return kernels
+from gpu_worker.engine.fp8 import NARROWEST, Fp8Linear, Scaled
+from gpu_worker.engine.operations import add, add_layer_norm, geglu, group_norm, interleave, layer_norm
 
 
 class Norm(nn.Module):
@@ -198,11 +83,7 @@ class Upsampling(nn.Module):
     def __init__(self, layer: Upsample2D) -> None:
         super().__init__()
         weight, self.bias = layer.conv.weight, layer.conv.bias
-        quarters = [
-            _halved(_halved(weight.detach().float(), 2, row), 3, column)
-            for row in (0, 1)
-            for column in (0, 1)
-        ]
+        quarters = [quarter for half in _halves(weight.detach().float(), 2) for quarter in _halves(half, 3)]
         self.weight = _fixed(torch.cat(quarters).to(weight).contiguous(memory_format=torch.channels_last))
 
     def forward(self, pixels: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
@@ -385,14 +266,14 @@ def _is_scaled(layer: nn.Module) -> bool:
     return isinstance(layer, Fp8Linear)
 
 
-def _halved(weight: torch.Tensor, dimension: int, place: int) -> torch.Tensor:
-    """Of a kernel's three weights along a dimension, two: for the first or second half of a pixel."""
+def _halves(weight: torch.Tensor, dimension: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a kernel's three weights along a dimension, two for each half of an enlarged pixel."""
     first, middle, last = weight.chunk(3, dimension)
-    return torch.cat([first, middle + last] if place == 0 else [first + middle, last], dimension)
+    return torch.cat([first, middle + last], dimension), torch.cat([first + middle, last], dimension)
 
 
 def _whole(even: torch.Tensor, odd: torch.Tensor, dimension: int) -> torch.Tensor:
-    """The three weights of which :func:`_halved` made these for the first and the second half."""
+    """The three weights of which :func:`_halves` made these."""
     (first, rest), (_, last) = even.chunk(2, dimension), odd.chunk(2, dimension)
     return torch.cat([first, rest - last, last], dimension)
 

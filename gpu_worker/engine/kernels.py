@@ -15,6 +15,7 @@ _ROWS = 16
 _COLUMNS = 128
 _MEASURED_ROWS = 32
 _MEASURED_COLUMNS = 64
+"""Of a tile whose columns are summed."""
 _FEWEST_ROWS = 256
 _PROGRAMS = 1024
 _PARTS = (64, 256, _PROGRAMS)
@@ -22,6 +23,7 @@ _PARTS = (64, 256, _PROGRAMS)
 _TILE = 2048
 """Numbers that a program works on, where a row has no more."""
 _GATED_COLUMNS = 256
+"""Of a tile that needs no whole rows."""
 _OF_SIZE = ("rows", "parts", "height", "width")
 """Arguments that differ from size to size of a picture: a kernel is not to be built anew for each."""
 _GREATEST = tl.constexpr(GREATEST)
@@ -38,7 +40,7 @@ def group_norm(
     shift: torch.Tensor | None = None,
     silu: bool = False,
 ) -> torch.Tensor:
-    """See :func:`gpu_worker.engine.fusion.group_norm`."""
+    """See :func:`gpu_worker.engine.operations.group_norm`."""
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     samples, channels, height, width = pixels.shape
     rows = height * width
@@ -77,7 +79,7 @@ def group_norm(
 
 
 def add(pixels: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """See :func:`gpu_worker.engine.fusion.add`."""
+    """See :func:`gpu_worker.engine.operations.add`."""
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     other = other.contiguous(memory_format=torch.channels_last)
     samples, channels, height, width = pixels.shape
@@ -106,7 +108,7 @@ def add_layer_norm(
     eps: float,
     scaled: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | Scaled]:
-    """See :func:`gpu_worker.engine.fusion.add_layer_norm`."""
+    """See :func:`gpu_worker.engine.operations.add_layer_norm`."""
     tokens = tokens.contiguous()
     total = torch.empty_like(tokens)
     return total, _layer_norm(
@@ -117,12 +119,12 @@ def add_layer_norm(
 def layer_norm(
     tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, eps: float, scaled: bool = False
 ) -> torch.Tensor | Scaled:
-    """See :func:`gpu_worker.engine.fusion.layer_norm`."""
+    """See :func:`gpu_worker.engine.operations.layer_norm`."""
     return _layer_norm(tokens.contiguous(), weight, bias, eps=eps, scaled=scaled)
 
 
 def geglu(tokens: torch.Tensor, *, scaled: bool = False) -> torch.Tensor | Scaled:
-    """See :func:`gpu_worker.engine.fusion.geglu`."""
+    """See :func:`gpu_worker.engine.operations.geglu`."""
     tokens = tokens.contiguous()
     channels = tokens.shape[-1] // 2
     rows = tokens.numel() // (2 * channels)
@@ -144,7 +146,7 @@ def scale(tokens: torch.Tensor) -> Scaled:
 
 
 def interleave(quarters: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """See :func:`gpu_worker.engine.fusion.interleave`."""
+    """See :func:`gpu_worker.engine.operations.interleave`."""
     quarters = quarters.contiguous(memory_format=torch.channels_last)
     samples, channels = quarters.shape[0], len(bias)
     height, width = (2 * (size - 1) for size in quarters.shape[2:])

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gpu_worker.engine import fp8, fusion
+from gpu_worker.engine import fp8, operations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["single", "half"])
@@ -78,7 +78,9 @@ def test_add(kernels: ModuleType, dtype: torch.dtype, *, biased: bool) -> None:
     exact = first.double() + second.double()
     exact = exact if bias is None else exact + bias.double()[:, None, None]
     assert_as_good(
-        ours, fusion.add(first.cpu(), second.cpu(), None if bias is None else bias.cpu()).to(DEVICE), exact
+        ours,
+        operations.add(first.cpu(), second.cpu(), None if bias is None else bias.cpu()).to(DEVICE),
+        exact,
     )
 
 
@@ -90,7 +92,7 @@ def test_interleave(kernels: ModuleType, dtype: torch.dtype, channels: int, rows
     ours = kernels.interleave(quarters, bias)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     assert ours.shape == (2, channels, rows, columns)
-    torch.testing.assert_close(ours, fusion.interleave(quarters.cpu(), bias.cpu()).to(DEVICE))
+    torch.testing.assert_close(ours, operations.interleave(quarters.cpu(), bias.cpu()).to(DEVICE))
 
 
 @PRECISIONS
@@ -112,7 +114,7 @@ def test_geglu(kernels: ModuleType, dtype: torch.dtype, channels: int) -> None:
     tokens = drawn(2, 3, 2 * channels, dtype=dtype) - 3
     wanted, gate = tokens.double().chunk(2, dim=-1)
     exact = wanted * torch.nn.functional.gelu(gate)
-    plain = fusion.geglu(tokens.cpu())
+    plain = operations.geglu(tokens.cpu())
     assert isinstance(plain, torch.Tensor)
     assert_as_good(kernels.geglu(tokens), plain.to(DEVICE), exact)
 

@@ -211,7 +211,7 @@ async def test_a_refusal_names_the_same_seconds_everywhere(client: Client) -> No
     seconds = int(answer.headers["retry-after"])
     assert answer.headers["ratelimit"] == f'"signin";r=0;t={seconds}'
     assert answer.json()["data"]["signin"] == {
-        "message": str(RateLimitedError(retry_after=seconds)),
+        "message": f"Too many attempts. Try again in {seconds} seconds.",
         "retryAfter": seconds,
     }
 
